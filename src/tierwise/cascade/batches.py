@@ -38,6 +38,7 @@ from tierwise.errors import (
     GuardViolation,
     RunStopped,
     TierwiseError,
+    describe_exception,
 )
 from tierwise.gateway.batch import BatchItem, ProviderBatch
 from tierwise.ledger.batches import BatchStatus, NewBatch
@@ -316,9 +317,10 @@ class BatchLane:
             self._sending[run_id] += 1
             try:
                 await self._send(group.model, run_id, chunk)
-            except Exception as error:
-                log.exception("a batch of %s was not sent", group.model.name)
-                what = f"a batch of {group.model.name}: {error!r}"
+            except Exception as error:  # noqa: BLE001 - its callers would wait for ever
+                # Without its words, as they may quote a document.
+                what = f"a batch of {group.model.name}: {describe_exception(error)}"
+                log.error("%s; it was not sent", what)  # noqa: TRY400
                 for gathered in chunk:
                     _resolve(gathered, Broken(TierwiseError(what)))
             finally:

@@ -40,6 +40,7 @@ from tierwise.errors import (
     LedgerError,
     RunStopped,
     TierwiseError,
+    describe_exception,
 )
 from tierwise.gateway.batch import ProviderBatch, missing_item
 from tierwise.ledger.batches import BatchItemRow, BatchRow, BatchStatus
@@ -182,9 +183,11 @@ class TrackedBatch:
             raise
         except LedgerError as error:
             self._end_all(Broken(error))
-        except Exception as error:
-            log.exception("batch %s cannot be followed", self.id)
-            self._end_all(Broken(TierwiseError(f"batch {self.id}: {error!r}")))
+        except Exception as error:  # noqa: BLE001 - its callers would wait for ever
+            # Without its words, as they may quote a document.
+            fault = describe_exception(error)
+            log.error("batch %s cannot be followed: %s", self.id, fault)  # noqa: TRY400
+            self._end_all(Broken(TierwiseError(f"batch {self.id}: {fault}")))
         finally:
             self.looked.set()
             self._end_all(Again())
