@@ -205,16 +205,35 @@ class Reply:
     thinking_tokens: int | None = None
     # as the server named it, such as "flex" or "default"; None when it named none
     service_tier: str | None = None
+    # by key of the answer's JSON object, 0 to 1: the least likely token of the value
+    field_confidences: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result of one check on one output: passed, failed, or unscored (`passed is None`)."""
+    """The result of one check on one output: passed, failed, or unscored (`passed is None`).
+
+    `field` is the output's field that it is about; None where it is about the whole output.
+    """
 
     check: str
     passed: bool | None
     reason: str = ""
     score: float | None = None
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSource:
+    """The model, or the reviewer, that one field of an outcome is from.
+
+    `attempt` is the id of the model's attempt; None for a reviewer. `confidence` is that of the
+    field's value; None where it is unknown.
+    """
+
+    model: str
+    attempt: str | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +303,10 @@ class Route:
     """The ordered models for one document and step, each rejected one with its reason.
 
     An answer of a model in `thresholds` whose confidence is lower goes on to the next one.
+
+    In a step by field, `keeps` says which fields are kept of a model's answer, each with the
+    confidence that it needs (None: any). A model that is not in it keeps each field that passes
+    its checks.
     """
 
     step: str
@@ -295,6 +318,7 @@ class Route:
     thresholds: Mapping[str, float] = field(default_factory=dict)
     # model -> the teacher that it is certified to agree with, where that is why it is asked
     agrees_with: Mapping[str, str] = field(default_factory=dict)
+    keeps: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     choices: tuple[Choice, ...] = ()  # as recorded: one for each model
     # as recorded: model -> the transport of its first call, and why it was chosen
     transports: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -308,6 +332,9 @@ class Outcome:
 
     `cause` says why it is not accepted; `reason` says it in words. `quotes` is true where the
     reason may repeat words of an answer or a document, so that a deletion has to rewrite it.
+
+    In a step by field, `sources` names the source of each field of `value`. A deferred outcome may
+    have a part of the fields: then `open_fields` are the others.
     """
 
     step: str
@@ -320,6 +347,8 @@ class Outcome:
     sensitivity: Sensitivity = "restricted"
     route: Route | None = None
     attempts: tuple[Attempt, ...] = ()
+    sources: Mapping[str, FieldSource] = field(default_factory=dict)
+    open_fields: tuple[str, ...] = ()
 
     @property
     def cost(self) -> Decimal | None:

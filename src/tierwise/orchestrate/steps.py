@@ -98,6 +98,7 @@ def step(
     splits: str | None = None,
     gathers: Gather | None = None,
     sees_pages: bool = False,
+    by_field: bool = False,
     stakes: Stakes = "normal",
     correct: Correct | None = None,
 ) -> StepTask[T]:
@@ -117,6 +118,7 @@ def step(
         splits=splits,
         gathers=gathers,
         sees_pages=sees_pages,
+        by_field=by_field,
         stakes=stakes,
         correct=correct,
     )

@@ -46,6 +46,8 @@ class Step:
       then combines the results in one more call (map-reduce).
     - A step that `gathers` takes the parameter `part_tokens`. A longer document is processed in
       parts. Each part is routed, checked and paid like a document, and `gathers` merges the outputs.
+    - A step that is `by_field` is judged field by field: fields that pass are kept, and the next
+      model is asked for the others alone. It answers in one call, so it neither splits nor gathers.
     - A step that `sees_pages` shows the document's pages to models with `vision` in the catalog, in
       addition to its text. Others get the text alone; so do parts of a document.
 
@@ -62,6 +64,8 @@ class Step:
     gathers: Gather | None = None
     # whether models that see are shown the document's pages
     sees_pages: bool = False
+    # whether the output's fields are judged, kept and sent on one by one
+    by_field: bool = False
     stakes: Stakes = "normal"
     correct: Correct | None = None  # compares an output with a golden example
 
@@ -73,6 +77,12 @@ class Step:
                     f"the step {self.name} lists {name} in `checks`, which is no check; "
                     'write `@check("name")` above the function'
                 )
+        if self.by_field and (self.splits or self.gathers):
+            setting = "splits" if self.splits else "gathers"
+            raise Misuse(
+                f"the step {self.name} has `by_field` and `{setting}`; a step by field answers in "
+                "one call, so leave one of them out"
+            )
         fields = self.returns.model_fields
         names = list(self.choices)
         if self.splits:
@@ -115,9 +125,11 @@ class Step:
             self.splits,
             dict(parameters),
         ]
-        # Other steps keep the hash that they had before there were models that see.
+        # Other steps keep the hash that they had before there were such steps.
         if self.sees_pages:
             parts.append("sees pages")
+        if self.by_field:
+            parts.append("by field")
         return canonical_hash(parts)
 
     def question(self, parameters: Mapping[str, Any]) -> str:
