@@ -233,7 +233,9 @@ def test_a_million_equal_rows_do_not_fill_the_memory(tmp_path: Path) -> None:
     assert "2,000,000 cells" in reason(document)
 
 
-def entities(data: bytes, path: str) -> bytes:
+def entities(
+    data: bytes, path: str, *, late: bool = False, encoding: str = ""
+) -> bytes:
     """The file with an entity that grows and one from outside, in one of its members."""
     declared = (
         b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">'
@@ -241,7 +243,12 @@ def entities(data: bytes, path: str) -> bytes:
     )
     content = member(data, path)
     start = content.index(b"?>") + 2 if content.startswith(b"<?") else 0
-    return with_members(data, {path: content[:start] + declared + content[start:]})
+    if late:
+        declared = b"<!-- " + b"x" * 70_000 + b" -->" + declared
+    changed = content[:start] + declared + content[start:]
+    if encoding:
+        changed = changed[start:].decode().encode(encoding)
+    return with_members(data, {path: changed})
 
 
 ENCRYPTED = (
@@ -274,7 +281,17 @@ ENCRYPTED = (
             lambda: entities(xlsx({"S": LETTERS}), "xl/worksheets/sheet1.xml"),
             "entities",
         ),
+        (
+            "a.xlsx",
+            lambda: entities(xlsx({"S": LETTERS}), "xl/workbook.xml", late=True),
+            "entities",
+        ),
         ("a.ods", lambda: entities(ods({"S": LETTERS}), "content.xml"), "entities"),
+        (
+            "a.ods",
+            lambda: entities(ods({"S": LETTERS}), "content.xml", encoding="utf-16"),
+            "entities",
+        ),
         (
             "a.ods",
             lambda: with_members(

@@ -22,6 +22,7 @@ from tierwise.documents.readers.messages import (
 )
 from tierwise.documents.readers.results import Extracted
 from tierwise.documents.readers.settings import Request
+from tierwise.documents.readers.time_limit import WALL_FACTOR
 from tierwise.errors import DocumentError
 
 # Nothing else: no API keys for an attacker who takes over a parser.
@@ -37,8 +38,8 @@ class ConversionStopped(DocumentError):
 class Sandbox:
     """A child process that converts one file at a time, started at the first file.
 
-    One file may take `seconds`, and each page that text recognition reads as long
-    again. The child may use `memory_bytes`.
+    One file may take `seconds` of processor time, and each page that text recognition
+    reads as long again. The child may use `memory_bytes`.
     """
 
     def __init__(self, *, seconds: int = 60, memory_bytes: int = 2 << 30) -> None:
@@ -106,8 +107,10 @@ class Sandbox:
         """Forget a child that has ended, and return the reason for a person."""
         self._child = None
         child.communicate()
-        if child.returncode == -signal.SIGALRM:
-            problem = f"took longer than {self.seconds} s"
+        if child.returncode == -signal.SIGPROF:
+            problem = f"took longer than {self.seconds} s of processor time"
+        elif child.returncode == -signal.SIGALRM:
+            problem = f"did not end within {self.seconds * WALL_FACTOR} s"
         else:
             problem = f"ended its process ({child.returncode})"
         return f"converting it {problem}; split it or save it as plain text"

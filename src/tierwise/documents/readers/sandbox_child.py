@@ -49,7 +49,8 @@ def refuse(event: str, _: tuple[object, ...]) -> None:
 def main(seconds: int, memory_bytes: int) -> None:
     """Convert messages until the parent is gone."""
     resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
-    # a parent that ignores it would hand that down
+    # a parent that ignores them would hand that down
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # Replies get a stream of their own: what a library prints must not mix with them.
     replies = os.fdopen(os.dup(1), "wb")
