@@ -289,11 +289,11 @@ def test_the_tokens_of_images_count_for_window_budget_and_number(
     tmp_path: Path,
 ) -> None:
     document = scanned(tmp_path / "in")
-    for name, settings in (
+    for name, changed in (
         ("few", {"more": "    max_images: 1\n"}),
         ("window", {"context": 2200}),
     ):
-        with Bench(tmp_path / name, **settings) as bench:
+        with Bench(tmp_path / name, **changed) as bench:
             outcome = bench.outcome(document)
             assert outcome.status == "deferred", name
             assert outcome.route is not None
