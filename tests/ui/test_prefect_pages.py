@@ -176,7 +176,8 @@ def test_the_log_tells_of_each_batch_and_each_document_that_waits_without_stack_
 def test_the_run_lists_its_artifacts(
     page: Any, shown: Shown, see: Callable[..., None], picture: Callable[[str], None]
 ) -> None:
-    page.set_viewport_size({"width": 1280, "height": 1080})
+    # Prefect's page draws only the artifacts that fit on the screen.
+    page.set_viewport_size({"width": 1280, "height": 1250})
     page.goto(shown.page)
     page.locator(".p-tab", has_text="Artifacts").click()
     see("support-inbox-summary", "support-inbox-attention", "support-inbox-plan")
