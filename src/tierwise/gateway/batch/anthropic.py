@@ -11,8 +11,8 @@ import orjson
 
 from tierwise import errors
 from tierwise.errors import BadReply
-from tierwise.gateway.batch.batch_faults import batch_error
 from tierwise.gateway.batch.batch_http import Answer, BatchHttp
+from tierwise.gateway.batch.endings import fault_of_state
 from tierwise.gateway.batch.find_by_items import find_by_items
 from tierwise.gateway.batch.formats import RawResult, as_time, checked_id
 from tierwise.gateway.batch.lines import as_count, as_mapping, as_text, read_line
@@ -143,11 +143,9 @@ def _state(
     if word != "ended":
         return "in_progress", None
     if numbers["canceled"] or entry.get("cancel_initiated_at"):
-        fault = batch_error(errors.BatchCancelled, model, provider_id=provider_id)
-        return "cancelled", fault
+        return "cancelled", fault_of_state("cancelled", model, provider_id)
     if numbers["expired"]:
-        fault = batch_error(errors.BatchExpired, model, provider_id=provider_id)
-        return "expired", fault
+        return "expired", fault_of_state("expired", model, provider_id)
     return "ended", None
 
 

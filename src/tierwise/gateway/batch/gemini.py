@@ -11,8 +11,9 @@ import orjson
 
 from tierwise import errors
 from tierwise.errors import BadReply
-from tierwise.gateway.batch.batch_faults import batch_error, fault_of_validation
+from tierwise.gateway.batch.batch_faults import fault_of_validation
 from tierwise.gateway.batch.batch_http import Answer, BatchHttp
+from tierwise.gateway.batch.endings import fault_of_state, files_of
 from tierwise.gateway.batch.formats import (
     FIND_MARGIN_S,
     MOST_PAGES,
@@ -118,12 +119,7 @@ class GeminiBatches:
         self, http: BatchHttp, batch: ProviderBatch
     ) -> AsyncIterator[RawResult]:
         """Yield the lines of the file of responses."""
-        files = batch.files
-        if not files:
-            fresh = await self.status(http, batch.id)
-            files = fresh.files
-        if not files and batch.state == "ended" and batch.total:
-            raise batch_error(errors.BatchResultsGone, http.model, provider_id=batch.id)
+        files = await files_of(self, http, batch)
         root, version = _root(http)
         for name in files:
             path = f"{root}/download/{version}/{checked_id(name, http.model)}"
@@ -231,12 +227,8 @@ def _batch(answer: Answer, model: str) -> ProviderBatch:
 def _fault(
     entry: Mapping[str, Any], state: BatchState, model: str, provider_id: str
 ) -> errors.BatchError | None:
-    if state == "expired":
-        return batch_error(errors.BatchExpired, model, provider_id=provider_id)
-    if state == "cancelled":
-        return batch_error(errors.BatchCancelled, model, provider_id=provider_id)
     if state != "failed":
-        return None
+        return fault_of_state(state, model, provider_id)
     error = as_mapping(entry.get("error"))
     status = _status_of(error.get("code"))
     names = {400: ["invalid_argument"], 429: ["too_many_batches"]}.get(status, [])

@@ -10,8 +10,9 @@ import orjson
 
 from tierwise import errors
 from tierwise.errors import BadReply
-from tierwise.gateway.batch.batch_faults import batch_error, fault_of_validation
+from tierwise.gateway.batch.batch_faults import fault_of_validation
 from tierwise.gateway.batch.batch_http import Answer, BatchHttp
+from tierwise.gateway.batch.endings import fault_of_state, files_of
 from tierwise.gateway.batch.formats import (
     FIND_MARGIN_S,
     MOST_PAGES,
@@ -99,11 +100,8 @@ class MistralJobs:
         self, http: BatchHttp, batch: ProviderBatch
     ) -> AsyncIterator[RawResult]:
         """Yield the lines of the files of results and of errors."""
-        files = batch.files
-        if not files:
-            fresh = await self.status(http, batch.id)
-            files = fresh.files
-        async for result in file_lines(http, batch, files):
+        files = await files_of(self, http, batch)
+        async for result in file_lines(http, files):
             yield result
 
     async def cancel(self, http: BatchHttp, provider_id: str) -> ProviderBatch:
@@ -158,12 +156,8 @@ def _fault(
     model: str,
     provider_id: str,
 ) -> errors.BatchError | None:
-    if state == "expired":
-        return batch_error(errors.BatchExpired, model, provider_id=provider_id)
-    if state == "cancelled":
-        return batch_error(errors.BatchCancelled, model, provider_id=provider_id)
     if state != "failed":
-        return None
+        return fault_of_state(state, model, provider_id)
     listed = entry.get("errors")
     faults = listed if isinstance(listed, list) else []
     mappings = [each for each in faults if isinstance(each, Mapping)]

@@ -14,8 +14,9 @@ import orjson
 
 from tierwise import errors
 from tierwise.errors import BadReply, CallError
-from tierwise.gateway.batch.batch_faults import batch_error, fault_of_validation
+from tierwise.gateway.batch.batch_faults import fault_of_validation
 from tierwise.gateway.batch.batch_http import Answer, BatchHttp, multipart
+from tierwise.gateway.batch.endings import fault_of_state, files_of
 from tierwise.gateway.batch.formats import (
     FIND_MARGIN_S,
     MOST_PAGES,
@@ -161,17 +162,9 @@ class OpenAIBatches:
         self, http: BatchHttp, batch: ProviderBatch
     ) -> AsyncIterator[RawResult]:
         """Yield the lines of the files of results and of errors."""
-        files = batch.files
-        if not files:
-            fresh = await self.status(http, batch.id)
-            files = fresh.files
-        if not files and batch.state == "ended" and batch.total:
-            raise batch_error(errors.BatchResultsGone, http.model, provider_id=batch.id)
-        for file_id in files:
-            path = f"/files/{quote(checked_id(file_id, http.model), safe='')}/content"
-            async for line in http.lines(path):
-                custom_id, value = read_line(line, "custom_id")
-                yield result_of(custom_id, value)
+        files = await files_of(self, http, batch)
+        async for result in file_lines(http, files):
+            yield result
 
     async def cancel(self, http: BatchHttp, provider_id: str) -> ProviderBatch:
         """Ask for the end of a batch."""
@@ -213,12 +206,8 @@ async def upload_file(
     return checked_id(uploaded.body.get("id"), http.model)
 
 
-async def file_lines(
-    http: BatchHttp, batch: ProviderBatch, files: Sequence[str]
-) -> AsyncIterator[RawResult]:
-    """Yield the results in files. Raises BatchResultsGone where there is no file."""
-    if not files and batch.state == "ended" and batch.total:
-        raise batch_error(errors.BatchResultsGone, http.model, provider_id=batch.id)
+async def file_lines(http: BatchHttp, files: Sequence[str]) -> AsyncIterator[RawResult]:
+    """Yield the results in files."""
     for file_id in files:
         path = f"/files/{quote(checked_id(file_id, http.model), safe='')}/content"
         async for line in http.lines(path):
@@ -290,12 +279,8 @@ def _fault(
     provider_id: str,
 ) -> errors.BatchError | None:
     """Return why a batch has no results, or not all."""
-    if state == "expired":
-        return batch_error(errors.BatchExpired, model, provider_id=provider_id)
-    if state == "cancelled":
-        return batch_error(errors.BatchCancelled, model, provider_id=provider_id)
     if state != "failed":
-        return None
+        return fault_of_state(state, model, provider_id)
     listed = as_mapping(entry.get("errors")).get("data")
     faults = listed if isinstance(listed, list) else []
     mappings = [each for each in faults if isinstance(each, Mapping)]
