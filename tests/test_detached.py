@@ -90,6 +90,9 @@ def test_a_detached_run_is_resumed_step_by_step_at_half_the_price(
         "classify": {"waiting": DOCUMENTS},
         "summarize": {"waiting": DOCUMENTS},
     }
+    told = terminal("explain", "00001.txt", "classify", "--json", cwd=project)
+    [decision] = json.loads(told.out)
+    assert decision["transports"]["small"][0] == "batch"
     results = project / "out"
     assert [path.name for path in results.iterdir()] == ["outcomes.jsonl"]
     [batch] = open_batches(terminal, project)
@@ -159,6 +162,31 @@ def test_a_cancelled_batch_is_asked_again(
     assert second["id"] != batch["id"]
     listed = json.loads(terminal("batches", "--all", "--json", cwd=project).out)
     assert {row["id"] for row in listed} == {batch["id"], second["id"]}
+
+
+def test_batches_are_listed_as_their_provider_has_them_now(
+    terminal: Terminal, project: Path, provider: BatchStandin
+) -> None:
+    run_id = run(terminal, project)["run"]["id"]
+    [before] = open_batches(terminal, project)
+    assert (before["state"], before["succeeded"]) == ("in_progress", 0)
+    provider.finish()
+    recorded = terminal("batches", "--no-ask", "--json", cwd=project)
+    assert json.loads(recorded.out) == [before]
+    [after] = open_batches(terminal, project)
+    assert (after["state"], after["succeeded"]) == ("ended", DOCUMENTS)
+
+    # What is over cannot be cancelled, which is no fault; its answers wait.
+    late = terminal("batches", "--cancel", before["id"], "--json", cwd=project)
+    assert (late.code, json.loads(late.out)["state"]) == (0, "ended")
+
+    # A provider that does not answer leaves the list as it is.
+    provider.order("poll", fault=status(503, "overloaded"))
+    unreachable = terminal("batches", "--json", cwd=project)
+    assert unreachable.code == 0
+    assert json.loads(unreachable.out) == [after]
+    assert before["id"] in unreachable.err
+    assert run_id in unreachable.out
 
 
 def test_progress_in_words(terminal: Terminal, project: Path) -> None:

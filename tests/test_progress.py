@@ -15,6 +15,7 @@ from tierwise.records import Outcome
 class Runner:
     expected_documents = 0
     batches_text = ""
+    loading: str | None = None
 
 
 def test_an_activity_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,6 +38,9 @@ def test_a_run_says_how_far_each_step_is() -> None:
         assert bars.describe() == "starting Prefect"
         runner.expected_documents = 12
         assert bars.describe().startswith("12 documents read")
+        assert "qwen-0.5b" not in bars.describe()
+        runner.loading = "qwen-0.5b"
+        assert "qwen-0.5b" in bars.describe()
         bars(DOCUMENT, Outcome(step="classify", status="accepted"))
         bars(DOCUMENT, Outcome(step="classify", status="accepted"))
         bars(DOCUMENT, Outcome(step="summarize", status="deferred"))

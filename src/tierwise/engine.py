@@ -135,6 +135,11 @@ class StepRunner(Protocol):
         """The folder for documents between steps; None keeps them in memory."""
         ...
 
+    @property
+    def followed_batches(self) -> frozenset[str]:
+        """The ids of the provider batches that this process waits for."""
+        ...
+
     def start_run(
         self,
         flow: str,
@@ -293,6 +298,16 @@ class Engine:
     def spool(self) -> Path | None:
         """The folder for documents between steps."""
         return self.project.root / SPOOL
+
+    @property
+    def followed_batches(self) -> frozenset[str]:
+        """The ids of the provider batches that this process waits for, of whatever run."""
+        return self._batches.followed
+
+    @property
+    def loading(self) -> str | None:
+        """The embedded model whose server is being started, if there is one."""
+        return self._local.loading
 
     @contextmanager
     def on_outcome(self, notify: OnOutcome) -> Iterator[None]:

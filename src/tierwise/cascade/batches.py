@@ -112,6 +112,12 @@ class BatchLane:
         self._stopped_runs: set[str] = set()
         self._is_closed = False
 
+    @property
+    def followed(self) -> frozenset[str]:
+        """The batches that this process follows, whichever run sent them; for any thread."""
+        tracked = self._tracked.copy()
+        return frozenset(each for each, batch in tracked.items() if not batch.is_over)
+
     def refuses(self, model: str) -> bool:
         """Return True if a model's provider takes no batches from here."""
         return model in self._refused

@@ -34,6 +34,7 @@ from tierwise.cascade.routing import (
     skipped_by_condition,
     skipped_by_earlier_step,
     waiting_outcome,
+    with_transports,
 )
 from tierwise.cascade.shadow import Shadows
 from tierwise.cascade.transport import transport_setting
@@ -162,7 +163,14 @@ class Cascade:
             job.run.costs.finish(job.step.name, answered=True)
             return outcome, None
         work = _work(job, document)
-        outcome = await self._run_with_top_ups(work)
+        try:
+            outcome = await self._run_with_top_ups(work)
+        except CallWaiting as held:
+            route = None
+            if work.chosen is not None:
+                route = with_transports(work, work.chosen)
+            reason = f"in batch {held.batch}"
+            return waiting_outcome(job, document, reason, route), None
         _count_costs(work, outcome)
         if job.run.detached and not job.models:
             # Before the outcome is on record: where the shadow waits for a batch, the document
@@ -225,6 +233,7 @@ class Cascade:
 
     async def _run_route(self, work: Work, chosen: Route) -> Outcome:
         """Try the route's models in order until one answer passes."""
+        work.chosen = chosen
         progress = _Progress(work.job.kind)
         patience = patience_for(work, chosen)
         untried = list(chosen.models)

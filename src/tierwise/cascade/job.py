@@ -27,6 +27,7 @@ from tierwise.records import (
     Message,
     Order,
     Outcome,
+    Route,
 )
 from tierwise.steps.examples import ExampleSelector
 from tierwise.steps.prompts import Prompt
@@ -129,6 +130,7 @@ class Work:
     features: Features
     # the rendered prompt, whose tokens `features` has
     question: tuple[Message, ...] = ()
+    chosen: Route | None = None  # the route that is run
     min_confidence: float | None = None  # the confidence that an answer needs
     transport: TransportSetting = "auto"  # as the run or the route sets it
     # model -> transport and reason of its first call, where there was a choice

@@ -29,7 +29,9 @@ def skipped_by_earlier_step(job: Job, document: Document) -> Outcome | None:
     )
 
 
-def waiting_outcome(job: Job, document: Document, reason: str) -> Outcome:
+def waiting_outcome(
+    job: Job, document: Document, reason: str, route: Route | None = None
+) -> Outcome:
     """Return the outcome of a document that waits for a provider batch."""
     return Outcome(
         step=job.step.name,
@@ -37,6 +39,7 @@ def waiting_outcome(job: Job, document: Document, reason: str) -> Outcome:
         reason=reason,
         cause="batch",
         sensitivity=document.strictest,
+        route=route,
     )
 
 
@@ -131,12 +134,7 @@ def outcome_of(
     **fields: Any,
 ) -> Outcome:
     """Return the outcome of a routed document, with its attempts so far."""
-    if work.transports:
-        transports = {
-            model: (choice.transport, choice.reason)
-            for model, choice in work.transports.items()
-        }
-        chosen = replace(chosen, transports=transports)
+    chosen = with_transports(work, chosen)
     return Outcome(
         step=work.step.name,
         status=status,
@@ -147,6 +145,17 @@ def outcome_of(
         attempts=tuple(work.attempts),
         **fields,
     )
+
+
+def with_transports(work: Work, chosen: Route) -> Route:
+    """Return the route with how its calls went, where there was a choice."""
+    if not work.transports:
+        return chosen
+    transports = {
+        model: (choice.transport, choice.reason)
+        for model, choice in work.transports.items()
+    }
+    return replace(chosen, transports=transports)
 
 
 def review_reason(chosen: Route) -> str:

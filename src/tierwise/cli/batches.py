@@ -1,9 +1,11 @@
-"""`tierwise batches`: the provider batches on record, and the end of one."""
+"""`tierwise batches`: the provider batches on record, how far they are, and the end of one."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,17 +14,20 @@ import typer
 from tierwise.cli.opening import find_project, open_ledger
 from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json, print_table
-from tierwise.errors import Misuse, UnknownName
+from tierwise.errors import CallError, Misuse, TierwiseError, UnknownName
 from tierwise.report.batch_progress import expected_end, moment
 from tierwise.text.amounts import duration
+from tierwise.text.escape import escape_control
 
 if TYPE_CHECKING:
-    from tierwise.gateway.batch import ProviderBatch
+    from tierwise.gateway.batch import BatchDoor, ProviderBatch
     from tierwise.ledger import Ledger
     from tierwise.ledger.batches import BatchRow
     from tierwise.project import Project
 
 _NEWEST = 50  # batches that --all lists
+_PATIENCE_S = 10.0  # with a provider that is asked how far a batch is
+_OVER = ("ended", "failed", "expired", "cancelled")
 
 
 def batches(
@@ -37,12 +42,19 @@ def batches(
             help="Ask the provider to end a batch: its id, or the beginning of an id.",
         ),
     ] = None,
+    ask: Annotated[
+        bool,
+        typer.Option(
+            "--ask/--no-ask",
+            help="Ask the providers how far open batches are, or list what is on record.",
+        ),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """List provider batches, and cancel one.
 
-    Lists the batches whose answers may still come, with the items that are done, their age and
-    their expected end. What a cancelled batch answered before is paid and used; the money that was
+    Asks the providers, and lists the batches whose answers may still come, with the items that are
+    done, their age and their expected end. What a cancelled batch answered before is paid and used; the money that was
     reserved for the rest comes back when `tierwise resume` collects it.
     """
     project = find_project()
@@ -52,6 +64,8 @@ def batches(
                 raise Misuse("give --all or --cancel ID, not both")
             _cancel(project, ledger, cancel, as_json=as_json)
             return
+        if ask:
+            asyncio.run(_ask(project, ledger, ledger.batches.open_batches()))
         rows = ledger.batches.open_batches()
         if every:
             rows = ledger.batches.newest(_NEWEST)
@@ -118,16 +132,19 @@ def _cancel(project: Project, ledger: Ledger, name: str, *, as_json: bool) -> No
             f"batch {row.id} is not known to be at its provider; "
             f"`tierwise resume {row.run_id}` looks for it"
         )
-    state = asyncio.run(_cancelled(project, ledger, row))
+    batch = asyncio.run(_cancelled(project, ledger, row))
     if as_json:
-        print_json({"batch": row.id, "state": state.state})
+        print_json({"batch": row.id, "state": batch.state})
+        return
+    state = batch.state.replace("_", " ")
+    answered = f"{batch.succeeded} of {row.items} items answered"
+    typer.echo(f"batch {row.id}: {state}, {answered}")
+    collects = f"`tierwise resume {row.run_id}` collects"
+    if batch.state == "ended":
+        typer.echo(f"it was over before it could be cancelled; {collects} its answers")
         return
     typer.echo(
-        f"batch {row.id}: {state.state.replace('_', ' ')}, "
-        f"{state.succeeded} of {row.items} items answered"
-    )
-    typer.echo(
-        f"`tierwise resume {row.run_id}` collects these answers and asks the others again; "
+        f"{collects} these answers and asks the others again; "
         "until then, the money for them stays reserved"
     )
 
@@ -146,25 +163,71 @@ def _named(ledger: Ledger, name: str) -> BatchRow:
 
 
 async def _cancelled(project: Project, ledger: Ledger, row: BatchRow) -> ProviderBatch:
+    """Ask for the end of a batch, unless it is over; return it as it is then."""
+    async with _providers(project) as door:
+        provider_id = row.provider_id or ""
+        batch = await door.status(row.model, provider_id)
+        if batch.ended_at is None and batch.state not in _OVER:
+            try:
+                batch = await door.cancel(row.model, provider_id)
+            except CallError:
+                # It may have ended meanwhile, and then there is nothing to cancel.
+                batch = await door.status(row.model, provider_id)
+                if batch.state not in _OVER:
+                    raise
+        await _note(ledger, row, batch)
+        return batch
+
+
+async def _ask(project: Project, ledger: Ledger, rows: Sequence[BatchRow]) -> None:
+    """Record how far batches are at their providers; say which could not be asked."""
+    known = [row for row in rows if row.provider_id is not None]
+    if not known:
+        return
+    async with _providers(project) as door:
+
+        async def ask(row: BatchRow) -> None:
+            try:
+                batch = await asyncio.wait_for(
+                    door.status(row.model, row.provider_id or ""), _PATIENCE_S
+                )
+            except (TierwiseError, TimeoutError) as error:
+                why = f"no answer within {_PATIENCE_S:g} s"
+                if isinstance(error, TierwiseError):
+                    why = escape_control(str(error))
+                typer.echo(f"batch {row.id} is listed as it was last: {why}", err=True)
+                return
+            await _note(ledger, row, batch)
+
+        await asyncio.gather(*(ask(row) for row in known))
+
+
+async def _note(ledger: Ledger, row: BatchRow, batch: ProviderBatch) -> None:
+    """Record the state of a batch."""
+    from tierwise.ledger.batches import BatchStatus
+
+    status = BatchStatus(
+        state=batch.state,
+        succeeded=batch.succeeded,
+        failed=batch.failed,
+        ended_at=batch.ended_at,
+        expires_at=batch.expires_at,
+        fault=type(batch.fault).__name__ if batch.fault else None,
+    )
+    await ledger.batches.noted(row.id, status)
+
+
+@asynccontextmanager
+async def _providers(project: Project) -> AsyncIterator[BatchDoor]:
+    """Open the batch APIs of a project's models."""
     from tierwise.gateway import Gateway
     from tierwise.gateway.local import LocalServers
-    from tierwise.ledger.batches import BatchStatus
     from tierwise.orchestrate.secrets import variables
 
     servers = LocalServers()
     gateway = Gateway(project.catalog, variables(project), servers, root=project.root)
     try:
-        provider_id = row.provider_id or ""
-        batch = await gateway.batches.cancel(row.model, provider_id)
-        status = BatchStatus(
-            state=batch.state,
-            succeeded=batch.succeeded,
-            failed=batch.failed,
-            ended_at=batch.ended_at,
-            expires_at=batch.expires_at,
-        )
-        await ledger.batches.noted(row.id, status)
-        return batch
+        yield gateway.batches
     finally:
         await gateway.aclose()
         servers.close()

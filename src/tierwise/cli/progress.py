@@ -209,6 +209,10 @@ class Countable(Protocol):
     expected_documents: int
     batches_text: str  # how far provider batches are; empty without any
 
+    @property
+    def loading(self) -> str | None:
+        """The embedded model whose server is being started, if there is one."""
+
 
 class _BarsWithBatches(Progress):
     """Bars with a line below them while provider batches are open."""
@@ -278,7 +282,9 @@ class StepBars(_Display):
         in_batches = self._runner.batches_text
         if not self._counts:
             read = plural(expected, "document")
-            waits_for = "the first answers (loading the models)"
+            waits_for = "the first answers"
+            if self._runner.loading:
+                waits_for = f"{self._runner.loading} to be loaded"
             return f"{read} read, waiting for {in_batches or waits_for}"
         # A copy, since the engine's thread adds steps while this one reads.
         steps = [

@@ -27,7 +27,7 @@ _LOOKS_EVERY_S = 5.0
 def batches_watched(
     runner: StepRunner, run: RunContext, flow_run_id: str | None
 ) -> Iterator[None]:
-    """Show the run's open batches inside this block, every few seconds."""
+    """Show the open batches that the run waits for inside this block, every few seconds."""
     catalog = runner.policy.catalog
     if all(model.batch is None for model in catalog.models.values()):
         yield
@@ -66,7 +66,13 @@ class _Watch:
     def _look(self) -> None:
         batches = self._runner.ledger.batches
         try:
-            rows = batches.open_batches(self._run.id)
+            # Those of another run too, which this one waits for.
+            followed = self._runner.followed_batches
+            rows = [
+                row
+                for row in batches.open_batches()
+                if row.run_id == self._run.id or row.id in followed
+            ]
             progress = batch_progress(
                 rows, self._runner.policy.catalog, batches.seconds_taken
             )

@@ -172,12 +172,14 @@ def _log_batch(step_name: str, batch: Batch) -> None:
         for name, outcome in outcomes.items()
         if outcome.status == "deferred"
     }
+    waiting = sum(outcome.status == "waiting" for outcome in outcomes.values())
     log_to_run(
-        "%s: %d accepted, %d escalated, %d deferred",
+        "%s: %d accepted, %d escalated, %d deferred%s",
         step_name,
         accepted,
         escalated,
         len(deferred),
+        f", {waiting} waiting for provider batches" if waiting else "",
     )
     for name, reason in deferred.items():
         log_to_run(

@@ -135,7 +135,7 @@ def _what_happened(
             parts.append(f"{deferred} deferred")
         in_batches = summary.outcomes[step].get("waiting", 0)
         if in_batches:
-            parts.append(f"{in_batches} in batches")
+            parts.append(f"{in_batches} waiting")
         lines.append(f"  {step}: {', '.join(parts) or 'nothing'}.")
     lines += _free_and_proven(summary, engine, certified)
     return lines + _left_out(engine)

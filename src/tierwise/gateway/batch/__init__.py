@@ -1,6 +1,7 @@
 """Provider batch APIs: many calls in one upload, answered within hours, for less money.
 
 values         a batch as the provider describes it, its items and their results
+endings        what formats share about a batch that is over
 door           submits, finds, asks, reads and cancels batches, whichever format the model has
 formats        what each format does for the door; find_format chooses
 openai         files and batches: OpenAI, Azure, Groq, Together

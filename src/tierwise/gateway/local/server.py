@@ -88,6 +88,7 @@ class LocalServers:
         self._servers: dict[_Settings, _RunningServer] = {}
         self._lock = Lock()
         self._owner_pid = os.getpid()
+        self.loading: str | None = None  # the model whose server is being started
 
     def endpoint(self, model: Model, env: Mapping[str, str]) -> Endpoint:
         """Return the endpoint of `model`; starting its server blocks for seconds.
@@ -113,7 +114,11 @@ class LocalServers:
             if server is None:
                 self._ensure_weights(model.name, model.weights, env)
                 log = cache_folder(env) / "logs" / f"{path.stem[:40]}.log"
-                server = _start(settings, log, env)
+                self.loading = model.name
+                try:
+                    server = _start(settings, log, env)
+                finally:
+                    self.loading = None
                 self._servers[settings] = server
                 atexit.register(self.close)
             return server.endpoint
