@@ -114,6 +114,7 @@ def test_the_public_names_are_these() -> None:
         "Verdict",
         "check",
         "documents_from",
+        "join",
         "read_documents",
         "recorded_run",
         "redact",

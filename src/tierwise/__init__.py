@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         read_documents,
         write_documents,
     )
+    from tierwise.orchestrate.joining import join
     from tierwise.orchestrate.redact_task import redact
     from tierwise.orchestrate.runs import recorded_run
     from tierwise.orchestrate.steps import StepTask, step
@@ -37,6 +38,7 @@ _HOMES = {
     "Verdict": "records",
     "check": "steps.checks",
     "documents_from": "orchestrate.documents",
+    "join": "orchestrate.joining",
     "read_documents": "orchestrate.documents",
     "recorded_run": "orchestrate.runs",
     "redact": "orchestrate.redact_task",
@@ -56,6 +58,7 @@ __all__ = [
     "Verdict",
     "check",
     "documents_from",
+    "join",
     "read_documents",
     "recorded_run",
     "redact",

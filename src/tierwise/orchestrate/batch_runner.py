@@ -51,6 +51,8 @@ class BatchTaskRunner(ThreadPoolTaskRunner[T]):
         super().__enter__()
         self._numbers = itertools.count()
         self._places: dict[uuid.UUID, Place] = {}
+        # By identity: the batches of first steps, kept so that no other gets the same one.
+        self._numbered: dict[int, tuple[Batch, int]] = {}
         self._queue = ReadyQueue(
             self._max_workers,
             may_begin=self._is_affordable,
@@ -72,7 +74,7 @@ class BatchTaskRunner(ThreadPoolTaskRunner[T]):
         """Submit a task run, as Prefect does, with its place among the others."""
         self._note(task, parameters)
         inputs = _futures_in([parameters, wait_for])
-        place = self._place_after(inputs)
+        place = self._place_after(inputs, parameters)
         done = tuple(future.wrapped_future for future in inputs)
         # Prefect copies the context for the task run, so that it knows its own place.
         token = _SUBMISSION.set(_Submission(self, place, done))
@@ -85,21 +87,32 @@ class BatchTaskRunner(ThreadPoolTaskRunner[T]):
         self._places[future.task_run_id] = place
         return future
 
-    def _place_after(self, inputs: Iterable[PrefectConcurrentFuture[Any]]) -> Place:
+    def _place_after(
+        self,
+        inputs: Iterable[PrefectConcurrentFuture[Any]],
+        parameters: Mapping[str, Any],
+    ) -> Place:
         """Return the place of a task run with these inputs."""
         outer = _SUBMISSION.get()
         if outer and outer.runner is self:
             # A task run waits for those that it submits itself, so they need other threads.
             return Place(outer.place.step + 1, outer.place.batch)
-        number = next(self._numbers)
         if self._run and self._run.context.order == "breadth":
-            return Place(0, number)
+            return Place(0, next(self._numbers))
         places = [self._places.get(future.task_run_id) for future in inputs]
         known = [place for place in places if place]
         if not known:
-            return Place(0, number)
+            return Place(0, self._number_of(parameters.get("batch")))
         step = max(place.step for place in known) + 1
         return Place(step, min(place.batch for place in known))
+
+    def _number_of(self, batch: Any) -> int:
+        """Return a batch's number: the same for all steps that begin with this batch."""
+        if not isinstance(batch, Batch):
+            return next(self._numbers)
+        if id(batch) not in self._numbered:
+            self._numbered[id(batch)] = (batch, next(self._numbers))
+        return self._numbered[id(batch)][1]
 
     def _note(self, task: Task[..., Any], parameters: Mapping[str, Any]) -> None:
         """Note what a task run says about the costs to come."""

@@ -84,12 +84,13 @@ class BatchTask(Task[..., Batch]):
             return futures[0]
 
         if isinstance(batches, MappedBatches):
-            return batches.map(submit)
+            return batches.map(submit, self.name)
         run = current_run()
         if run.context.order == "depth" and is_ordered():
-            return run.reading_thread(batches).map(submit)
-        futures = [submit(batch) for batch in batches]
-        return PrefectFutureList(futures)  # type: ignore[abstract] # as Prefect does
+            return run.reading_thread(batches).map(submit, self.name)
+        mapped = MappedBatches([submit(batch) for batch in batches])
+        mapped.note_step(self.name, {})
+        return mapped
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submit as Prefect does; in a dry run, make a call."""

@@ -7,12 +7,13 @@ be mapped over its futures. A thread reads, and takes each batch through all of 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import Context, copy_context
 from typing import Any, SupportsIndex
 
 from prefect.futures import PrefectFuture, PrefectFutureList
 
+from tierwise.errors import Misuse
 from tierwise.orchestrate.batch_reader import BatchReader
 from tierwise.records import Batch
 
@@ -21,6 +22,7 @@ _LOOKS_EVERY_S = 1.0
 READING_THREAD = "tierwise reads batches"
 Source = Batch | PrefectFuture[Batch]
 Submit = Callable[[Source], PrefectFuture[Batch]]
+SubmitJoined = Callable[[Sequence[Source]], PrefectFuture[Batch]]
 
 
 class ReadingThread:
@@ -56,10 +58,11 @@ class ReadingThread:
             self.is_awaited = True
             self._on_waiting()
 
-    def map(self, submit: Submit) -> MappedBatches:
+    def map(self, submit: Submit, step: str = "") -> MappedBatches:
         """Submit every batch, those to come as well."""
         with self.changed:
             futures = MappedBatches((), self, submit)
+            futures.note_step(step, {})
             if not self._read:
                 self._read_one()  # it was read already
             # What is wrong with the call is raised here, by the first of them.
@@ -164,16 +167,61 @@ class MappedBatches(PrefectFutureList[Batch]):
         self._submit = submit
         self._context: Context = copy_context()
         self._next_steps: list[MappedBatches] = []
+        self._joins: list[_JoinedBatches] = []
+        # by name: the futures of the step that the documents have an outcome of
+        self._steps: dict[str, MappedBatches] = {}
 
-    def map(self, submit: Submit) -> MappedBatches:
+    @property
+    def thread(self) -> ReadingThread | None:
+        """The thread that submits further futures; None where these are all."""
+        return self._thread
+
+    def note_step(self, step: str, earlier: Mapping[str, MappedBatches]) -> None:
+        """Note which step these are the futures of, and the steps before it."""
+        self._steps = {**earlier, step: self}
+
+    def note_branches(self, parts: Iterable[MappedBatches]) -> None:
+        """Note the steps of the branches that are joined here.
+
+        Raises Misuse for a step that was mapped for two of them.
+        """
+        for part in parts:
+            for step, mapped in part._steps.items():
+                if self._steps.setdefault(step, mapped) is not mapped:
+                    raise Misuse(
+                        f"join: {step} was mapped for two of the branches; map it once, "
+                        "before the branches, or give one of them another name"
+                    )
+
+    def map(self, submit: Submit, step: str = "") -> MappedBatches:
         """Submit every future to the next step, those to come as well."""
         if self._thread is None:
-            return MappedBatches([submit(future) for future in list.__iter__(self)])
+            futures = MappedBatches([submit(future) for future in list.__iter__(self)])
+            futures.note_step(step, self._steps)
+            return futures
         with self._thread.changed:
             futures = MappedBatches((), self._thread, submit)
+            futures.note_step(step, self._steps)
             for future in list.__iter__(self):
                 futures.submit_one(future)
             self._next_steps.append(futures)
+        return futures
+
+    @staticmethod
+    def joined(parts: Sequence[MappedBatches], submit: SubmitJoined) -> MappedBatches:
+        """Submit the futures of several steps together, batch by batch, those to come as well.
+
+        All are of the same thread. Raises Misuse as `note_branches` does.
+        """
+        thread = parts[0].thread
+        if thread is None:
+            raise Misuse("these steps are not mapped over batches that are still read")
+        with thread.changed:
+            futures = _JoinedBatches(parts, thread, submit)
+            futures.note_branches(parts)
+            futures.submit_complete()
+            for part in parts:
+                part._joins.append(futures)
         return futures
 
     def submit_one(self, source: Source) -> PrefectFuture[Batch]:
@@ -182,6 +230,8 @@ class MappedBatches(PrefectFutureList[Batch]):
         list.append(self, future)
         for futures in self._next_steps:
             futures.submit_one(future)
+        for joined in self._joins:
+            joined.submit_complete()
         return future
 
     def __iter__(self) -> Iterator[PrefectFuture[Batch]]:
@@ -254,3 +304,24 @@ class MappedBatches(PrefectFutureList[Batch]):
     def count(self, value: Any) -> int:
         """Return how often a future is there."""
         return self._complete().count(value)
+
+
+class _JoinedBatches(MappedBatches):
+    """The futures of joined steps: one for each batch that all of them were submitted for."""
+
+    def __init__(
+        self,
+        parts: Sequence[MappedBatches],
+        thread: ReadingThread,
+        submit: SubmitJoined,
+    ) -> None:
+        super().__init__((), thread, submit)  # type: ignore[arg-type] # gets a future of each
+        self._parts = parts
+
+    def submit_complete(self) -> None:
+        """Submit the batches that every part has by now. Holds the thread's lock."""
+        fewest = min(list.__len__(part) for part in self._parts)
+        while list.__len__(self) < fewest:
+            position = list.__len__(self)
+            sources = [list.__getitem__(part, position) for part in self._parts]
+            self.submit_one(sources)  # type: ignore[arg-type]

@@ -133,7 +133,8 @@ class ReadyQueue:
                 heapq.heappop(queue)
             if not queue or self._running[step] >= self._width:
                 continue
-            if step == 0 and not self._has_room():
+            is_begun = self._batches[queue[0][0]] > 0  # by another branch
+            if step == 0 and not is_begun and not self._has_room():
                 continue
             return heapq.heappop(queue)[2]
         return None
