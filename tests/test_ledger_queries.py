@@ -14,7 +14,7 @@ import pytest
 from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, attempt, migrated_url, run
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger import DeferredRow, Ledger
-from tierwise.records import Outcome, Status, Usage, Verdict
+from tierwise.records import Outcome, Status, Usage, Verdict, text_hash
 
 CENT = Decimal("0.01")
 PASSED, TOO_LONG = (
@@ -41,9 +41,10 @@ def record(
     """A document's attempts in order, each with its verdicts, then its outcome."""
 
     async def story() -> None:
-        for changes in attempts:
+        for number, changes in enumerate(attempts):
+            own = {"call_hash": text_hash(f"{document_id} {step} {number}")}
             made = attempt(
-                document_id=document_id, step=step, **{"cost": CENT, **changes}
+                document_id=document_id, step=step, **{"cost": CENT, **own, **changes}
             )
             await ledger.settle(run_id, replace(made, verdicts=()), None)
             await ledger.record_verdicts(run_id, made.id, made.verdicts)

@@ -12,7 +12,7 @@ from typing import Any
 from tests.kit.ledgers import DOCUMENT, RUN, attempt, run
 from tierwise.ledger import Ledger
 from tierwise.policy.certificates import Certificate
-from tierwise.records import Outcome, Route, Usage
+from tierwise.records import Outcome, Route, Usage, text_hash
 from tierwise.report.figures import CertificateState
 
 TODAY = datetime.date(2026, 11, 22)
@@ -45,8 +45,10 @@ def record(
     """A document's attempts with their verdicts, then its outcome, of the step classify unless said otherwise."""
 
     async def story() -> None:
-        for changes in attempts:
-            made = attempt(document_id=document_id, **changes)
+        for number, changes in enumerate(attempts):
+            # A call of its own, unless the test says which one.
+            own = {"call_hash": text_hash(f"{run_id} {document_id} {number}")}
+            made = attempt(document_id=document_id, **own | changes)
             await ledger.settle(run_id, replace(made, verdicts=()), None)
             await ledger.record_verdicts(run_id, made.id, made.verdicts)
         usual = {

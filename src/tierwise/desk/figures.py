@@ -12,7 +12,8 @@ from typing import Any
 
 from tierwise.ledger import RunRow
 from tierwise.ledger.leases import Sign
-from tierwise.ledger.views.overview import DAY_S, LabelCount, Spending, StepCounts
+from tierwise.ledger.views.answers import DAY_S, Tally
+from tierwise.ledger.views.overview import LabelCount, Spending, StepCounts
 from tierwise.ledger.views.waiting import WaitingRow
 from tierwise.report.interval import interval
 
@@ -90,10 +91,15 @@ class RatePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class StepQuality:
-    """One step: documents with an accepted outcome, and labelled answers that were right."""
+    """One step: distinct answers that were accepted, and labelled answers that were right.
+
+    `waiting` answers are to be approved by a person; they are in no rate. `points` are those of
+    `passed` over time.
+    """
 
     step: str
     passed: Rate
+    waiting: int
     labels: Rate
     points: Sequence[RatePoint]
 
@@ -221,44 +227,48 @@ def total_of(spending: Iterable[Spending]) -> Share:
 
 
 def quality(
-    runs: Iterable[tuple[RunRow, StepCounts]],
+    answers: Mapping[tuple[str, int], Tally],
     labels: Iterable[LabelCount],
     first: int,
     width: int,
 ) -> list[StepQuality]:
-    """Return each step's quality since a day, with a point for each `width` days."""
-    good: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    asked: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for run, counts in runs:
-        day = int(run.started_at // DAY_S)
+    """Return each step's quality since a day, with a point for each `width` days.
+
+    `answers` are the ledger's tallies by step and day.
+    """
+    totals: dict[str, Tally] = defaultdict(Tally)
+    over_time: dict[str, dict[int, Tally]] = defaultdict(lambda: defaultdict(Tally))
+    for (step, day), tally in answers.items():
         if day < first:
             continue
-        bucket = first + (day - first) // width * width
-        for step, statuses in counts.items():
-            accepted = statuses.get("accepted", 0)
-            refused = statuses.get("deferred", 0) + statuses.get("rejected", 0)
-            good[step][bucket] += accepted
-            asked[step][bucket] += accepted + refused
+        start = first + (day - first) // width * width
+        totals[step] += tally
+        over_time[step][start] += tally
     right: dict[str, int] = defaultdict(int)
     labelled: dict[str, int] = defaultdict(int)
     for label in labels:
         if label.day >= first:
             right[label.step] += label.right
             labelled[label.step] += label.labelled
-    steps = [step for step in asked if any(asked[step].values())]
     return [
         StepQuality(
             step=step,
-            passed=Rate(good=sum(good[step].values()), n=sum(asked[step].values())),
+            passed=rate_of(totals[step]),
+            waiting=totals[step].waiting,
             labels=Rate(good=right[step], n=labelled[step]),
             points=[
-                RatePoint(day=day, rate=Rate(good=good[step][day], n=n))
-                for day, n in sorted(asked[step].items())
-                if n
+                RatePoint(day=day, rate=rate_of(tally))
+                for day, tally in sorted(over_time[step].items())
+                if tally.n
             ],
         )
-        for step in sorted(steps)
+        for step in sorted(totals.keys() | labelled.keys())
     ]
+
+
+def rate_of(tally: Tally) -> Rate:
+    """Return the share of distinct answers that were accepted."""
+    return Rate(good=tally.passed, n=tally.n)
 
 
 def waiting_by_age(rows: Iterable[WaitingRow], now: float) -> list[Waiting]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from tierwise.desk.alerts import Alert
 from tierwise.desk.figures import Progress, Waiting
 from tierwise.desk.overview_facts import CertificateRow, Runs
+from tierwise.ledger.views.answers import Tally
 from tierwise.ledger.views.overview import Spending
 from tierwise.policy.budget import BudgetState
 from tierwise.text.escape import escape_control
@@ -29,6 +30,7 @@ class Figures:
 
     runs: Runs
     spending: Sequence[Spending]
+    answers: Mapping[str, Tally]  # by step
     running: Sequence[Progress]
     budgets: Sequence[BudgetState]
     waiting: Sequence[Waiting]
@@ -53,6 +55,7 @@ class _Figures(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics."""
         yield from _of_calls(self._figures.spending)
+        yield _of_answers(self._figures.answers)
         yield from _of_runs(self._figures)
         yield from _of_money(self._figures.budgets)
         yield from _of_people(self._figures)
@@ -89,6 +92,16 @@ def _of_calls(spending: Sequence[Spending]) -> Iterator[Metric]:
     yield _counter(
         "tierwise_tokens", "Tokens of calls made.", (*labels, "direction"), tokens
     )
+
+
+def _of_answers(answers: Mapping[str, Tally]) -> Metric:
+    numbers: dict[_Labels, int] = {}
+    for step, tally in answers.items():
+        numbers[step, "passed"] = tally.passed
+        numbers[step, "failed"] = tally.failed
+        numbers[step, "waiting"] = tally.waiting
+    # A gauge: an answer that waits passes or fails later.
+    return _gauge("tierwise_answers", "Distinct answers.", ("step", "result"), numbers)
 
 
 def _of_runs(figures: Figures) -> Iterator[Metric]:

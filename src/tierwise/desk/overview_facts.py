@@ -21,6 +21,7 @@ from tierwise.documents.places import source_of
 from tierwise.errors import ConfigError
 from tierwise.explain.project_facts import project_facts
 from tierwise.ledger import RunRow
+from tierwise.ledger.views.answers import Tallies
 from tierwise.ledger.views.overview import LabelCount, Spending, StepCounts
 from tierwise.ledger.views.waiting import WaitingRow
 from tierwise.policy.budget import BudgetState
@@ -58,6 +59,11 @@ class FilesFacts:
 def all_runs(desk: Desk) -> Runs:
     """Return all runs, newest first, with their documents by step and status."""
     return desk.kept.get("runs", desk.ledger.overview.runs)
+
+
+def all_answers(desk: Desk) -> Tallies:
+    """Return the distinct answers on record."""
+    return desk.kept.get("answers", desk.ledger.overview.answers)
 
 
 def all_spending(desk: Desk) -> list[Spending]:

@@ -160,6 +160,7 @@ def warm_up(app: FastAPI) -> None:
         lambda: overview_facts.all_spending(desk),
         lambda: overview_facts.running(desk, time.time()),
         lambda: [summary_of(desk, run) for run, _ in overview_facts.all_runs(desk)[:1]],
+        lambda: overview_facts.all_answers(desk),
         lambda: overview_facts.all_labels(desk),
         lambda: overview_facts.files_facts(desk),
         lambda: overview_facts.waiting(desk, time.time()),

@@ -166,6 +166,9 @@ class SummaryRow:
     the words of a failed check; `deferred` are those that wait since it was asked last. `attempts`
     counts reused ones too; tokens and latencies (seconds) are those of calls that were made, so
     without reused ones.
+
+    `answers` are its distinct answers with a result, and `passed` those among them whose outcome
+    came from it; `unreviewed` wait for a person, by their route. See `views.answers`.
     """
 
     step: str
@@ -189,6 +192,9 @@ class SummaryRow:
     deferred: int = 0
     reasks: int = 0
     unpriced: int = 0  # of `cost_unknown`: calls to a model without a price
+    answers: int = 0
+    passed: int = 0
+    unreviewed: int = 0
     # asked only to be compared, or to judge another's answer: no outcome comes from these
     shadow: bool = False
     judge: bool = False
@@ -200,10 +206,8 @@ class SummaryRow:
 
     @property
     def pass_rate(self) -> float | None:
-        """Accepted documents per document tried, 0 to 1; None for a shadow and for a judge."""
-        if self.shadow or self.judge:
-            return None
-        return self.accepted / self.documents
+        """Passed answers per distinct answer, 0 to 1; None without any, as for a shadow or judge."""
+        return self.passed / self.answers if self.answers else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -193,7 +193,7 @@ def _unasked_cells(step: str, documents: int) -> dict[str, Any]:
 
 def _rate(row: SummaryRow) -> str:
     """Return the pass rate and its exact 95 % interval; nothing where there is none."""
-    bounds = interval(row.accepted, row.documents)
+    bounds = interval(row.passed, row.answers)
     if row.pass_rate is None or bounds is None:
         return ""
     low, high = bounds

@@ -17,10 +17,12 @@ from tierwise.report.figures import (
     CheckRate,
     ProjectFacts,
     Saving,
+    StepRate,
     TrendPoint,
     chargeback,
     check_rate,
     savings,
+    step_rate,
     total_saving,
     trend,
 )
@@ -43,6 +45,7 @@ class RunReport:
 
     summaries: Sequence[RunSummary]
     rows: Sequence[SummaryRow]
+    steps: Sequence[StepRate]
     checks: Sequence[CheckRate]
     errors: Sequence[ErrorRow]
     best: str | None
@@ -89,6 +92,7 @@ class RunReport:
         """Return what a run's summary does not say, as plain data for scripts."""
         total = None if self.saving is None else _saving_data(self.saving)
         return {
+            "quality": [asdict(row) for row in self.steps],
             "checks": [asdict(row) for row in self.checks],
             "errors": [asdict(row) for row in self.errors],
             "savings": {
@@ -131,10 +135,12 @@ def build_report(
     else:
         trend_runs = _runs_of_one_flow(runs)
     open_summaries = [_without_settled(summary, waiting) for summary in summaries]
+    answers = ledger.summaries.answers(run_ids).by_step
     verdicts = ledger.summaries.verdict_counts([run.id for run in trend_runs])
     return RunReport(
         summaries=summaries,
         rows=rows,
+        steps=[step_rate(step, answers[step]) for step in sorted(answers)],
         checks=[check_rate(row) for row in ledger.summaries.check_rows(run_ids)],
         errors=errors,
         best=facts.best.name if facts.best else None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from tierwise.ledger.rows import RunRow
+from tierwise.ledger.views.answers import Tally
 from tierwise.ledger.views.summary import ChainRow, CheckRow, EstimateRow, NeededRow
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.certificates import AgreementCertificate, Certificate
@@ -92,6 +93,33 @@ def check_rate(row: CheckRow) -> CheckRate:
         unscored=row.unscored,
         rate=rate,
         interval=interval(row.passed, scored),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRate:
+    """The share of a step's distinct answers that were accepted, with the exact 95 % interval.
+
+    `waiting` ones are to be approved by a person; they are in no rate.
+    """
+
+    step: str
+    passed: int
+    answers: int
+    waiting: int
+    rate: float | None
+    interval: tuple[float, float] | None
+
+
+def step_rate(step: str, tally: Tally) -> StepRate:
+    """Return a step's counts as a rate."""
+    return StepRate(
+        step=step,
+        passed=tally.passed,
+        answers=tally.n,
+        waiting=tally.waiting,
+        rate=tally.rate,
+        interval=interval(tally.passed, tally.n),
     )
 
 

@@ -61,7 +61,7 @@ def rows_with_intervals(summary: RunSummary) -> list[dict[str, Any]]:
                 row[_INTERVAL] = ""
             elif name == "pass rate":
                 row[_INTERVAL] = _interval_text(
-                    interval(figures.accepted, figures.documents)
+                    interval(figures.passed, figures.answers)
                 )
         rows.append(row)
     return rows

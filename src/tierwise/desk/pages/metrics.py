@@ -23,6 +23,7 @@ def metrics(desk: TheDesk, person: Viewer) -> Response:  # noqa: ARG001
     figures = Figures(
         runs=overview_facts.all_runs(desk),
         spending=overview_facts.all_spending(desk),
+        answers=overview_facts.all_answers(desk).by_step,
         running=overview_facts.running(desk, now),
         budgets=overview_facts.budgets(desk, now),
         waiting=overview_facts.waiting(desk, now),

@@ -45,7 +45,8 @@ def overview(
     daily = by_day(spending, first, last)
     # A point for each day is too many to tell apart where the span is long.
     width = 1 if days <= 14 else 7
-    steps = quality(runs, overview_facts.all_labels(desk), first, width)
+    answers = overview_facts.all_answers(desk).by_day
+    steps = quality(answers, overview_facts.all_labels(desk), first, width)
     lines = [
         (step, drawings.rate_line(step.points, drawings.lowest_of(step.points)))
         for step in steps

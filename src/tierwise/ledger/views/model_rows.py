@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, and_, case, func, select
 from tierwise.ledger.people.reviews import CURRENT
 from tierwise.ledger.rows import LOST, SummaryRow
 from tierwise.ledger.tables import COST, AttemptRecord, VerdictRecord
+from tierwise.ledger.views.answers import Tally, answers_of, tallies_of
 from tierwise.ledger.views.lost import lost_calls
 from tierwise.records import Attempt
 
@@ -83,6 +85,9 @@ def _rows(connection: Connection, run_id: str, role: _Role) -> list[SummaryRow]:
         return []
     accepted = _accepted(connection, run_id) if is_used else {}
     deferred = _deferred(connection, run_id) if is_used else {}
+    tallies: Mapping[_Key, Tally] = {}
+    if is_used:
+        tallies = tallies_of(answers_of(connection, [run_id]).values()).by_model
     escalations = _escalations(connection, of)
     checks_failed = _checks_failed(connection, of)
     seconds = latencies(connection, of)
@@ -96,6 +101,9 @@ def _rows(connection: Connection, run_id: str, role: _Role) -> list[SummaryRow]:
             latency_p50_s=seconds.get(key, {}).get(50),
             latency_p95_s=seconds.get(key, {}).get(95),
             deferred=deferred.get(key, 0),
+            answers=tallies.get(key, Tally()).n,
+            passed=tallies.get(key, Tally()).passed,
+            unreviewed=tallies.get(key, Tally()).waiting,
             shadow=role == "shadow",
             judge=role == "judge",
         )

@@ -8,14 +8,13 @@ changes them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import BigInteger, case, cast, func, select
+from sqlalchemy import case, func, select
 
-from tierwise.ledger.database import is_sqlite
 from tierwise.ledger.leases import Sign, run_process
 from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.people.reviews import CURRENT
@@ -29,6 +28,14 @@ from tierwise.ledger.tables import (
     ReviewRecord,
     Run,
 )
+from tierwise.ledger.views.answers import (
+    DAY_S,
+    DistinctAnswers,
+    RunAnswers,
+    Tallies,
+    answers_of,
+    day_of,
+)
 from tierwise.ledger.views.lost import lost_calls
 from tierwise.ledger.views.runs import runs_of
 from tierwise.records import Status
@@ -38,11 +45,11 @@ if TYPE_CHECKING:
 
     from tierwise.ledger.database import Database
 
-DAY_S = 86_400
 StepCounts = Mapping[str, Mapping[Status, int]]
 # What a model was asked for; an outcome comes from `used` alone.
 Role = Literal["used", "shadow", "judge"]
 _Group = tuple[str, int, str, str, str, str]
+_AT_ONCE = 500  # runs in one query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +125,22 @@ class _Sums:
     groups: dict[_Group, list[Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """A run, and the version of what is derived from it."""
+
+    has_ended: bool
+    version: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class _KeptAnswers:
+    """A run's answers, as they were at some version of its decisions."""
+
+    version: tuple[Any, ...]
+    answers: RunAnswers
+
+
 @dataclass(frozen=True)
 class _KeptRun:
     """A run that has ended, as it was at some version of its decisions."""
@@ -138,6 +161,10 @@ class Overview:
         self._lock = threading.Lock()
         self._sums = _Sums((0, 0))
         self._runs: dict[str, _KeptRun] = {}
+        self._answers_lock = threading.Lock()
+        self._answers: dict[str, _KeptAnswers] = {}
+        self._ended = DistinctAnswers()
+        self._ended_version: tuple[Any, ...] = ()
 
     @outlasts_outages
     def spending(self) -> list[Spending]:
@@ -175,7 +202,14 @@ class Overview:
         if newest == self._sums.last:
             return
         role = case((a.kind.in_(("shadow", "judge")), a.kind), else_="used")
-        key = (a.run_id, _day(connection, a.started_at), a.step, a.tier, a.model, role)
+        key = (
+            a.run_id,
+            day_of(connection, a.started_at),
+            a.step,
+            a.tier,
+            a.model,
+            role,
+        )
         query = (
             select(
                 *key,
@@ -204,41 +238,44 @@ class Overview:
     def runs(self) -> list[tuple[RunRow, StepCounts]]:
         """Return all runs, newest first, with their documents by step and status."""
         with self._lock, self._database.reading() as connection:
-            version = _version(connection)
-            decided = dict(
-                connection.execute(
-                    select(ReviewRecord.run_id, func.max(ReviewRecord.seq)).group_by(
-                        ReviewRecord.run_id
-                    )
-                )
-                .tuples()
-                .all()
-            )
-            columns = (Run.id, Run.state, Run.finished_at, Run.removed_at)
-            newest_first = select(*columns).order_by(Run.started_at.desc(), Run.id)
-            heads = connection.execute(newest_first).all()
-            versions = {
-                head.id: (*head, decided.get(head.id), version) for head in heads
-            }
-            wanted = [
-                head.id
-                for head in heads
-                if head.id not in self._runs
-                or self._runs[head.id].version != versions[head.id]
-                # Its rows still come.
-                or head.finished_at is None
-            ]
-            rows = {row.id: row for row in runs_of(connection, wanted)}
-            counts = _step_counts(connection, wanted)
-            for run_id in wanted:
-                self._runs[run_id] = _KeptRun(
-                    versions[run_id], rows[run_id], counts.get(run_id, {})
-                )
-            for gone in self._runs.keys() - versions.keys():
+            heads = _heads(connection)
+            for some in _parts(_changed(heads, self._runs)):
+                counts = _step_counts(connection, some)
+                for row in runs_of(connection, some):
+                    version = heads[row.id].version
+                    self._runs[row.id] = _KeptRun(version, row, counts.get(row.id, {}))
+            for gone in self._runs.keys() - heads.keys():
                 del self._runs[gone]
             return [
-                (self._runs[head.id].row, self._runs[head.id].counts) for head in heads
+                (self._runs[run_id].row, self._runs[run_id].counts) for run_id in heads
             ]
+
+    @outlasts_outages
+    def answers(self) -> Tallies:
+        """Return the distinct answers of all runs, by step and day, and by model."""
+        with self._answers_lock, self._database.reading() as connection:
+            heads = _heads(connection)
+            for some in _parts(_changed(heads, self._answers)):
+                for run_id, answers in answers_of(connection, some).items():
+                    self._answers[run_id] = _KeptAnswers(heads[run_id].version, answers)
+            for gone in self._answers.keys() - heads.keys():
+                del self._answers[gone]
+            # Most runs have ended: only those that go on are added up at each look.
+            ended = tuple(
+                (run_id, heads[run_id].version)
+                for run_id in reversed(heads)
+                if heads[run_id].has_ended
+            )
+            if ended != self._ended_version:
+                self._ended = DistinctAnswers()
+                for run_id, _ in ended:
+                    self._ended.add(self._answers[run_id].answers)
+                self._ended_version = ended
+            distinct = DistinctAnswers(self._ended)
+            for run_id in reversed(heads):
+                if not heads[run_id].has_ended:
+                    distinct.add(self._answers[run_id].answers)
+        return distinct.tallies()
 
     @outlasts_outages
     def running(self) -> dict[str, Sign]:
@@ -280,7 +317,7 @@ class Overview:
         """Return the labels of answers in use, by step and day."""
         a = AuditRecord
         with self._database.reading() as connection:
-            key = (a.step, _day(connection, a.recorded_at))
+            key = (a.step, day_of(connection, a.recorded_at))
             query = (
                 select(
                     *key, func.sum(case((a.right.is_(True), 1), else_=0)), func.count()
@@ -349,18 +386,45 @@ class Overview:
             ]
 
 
+def _heads(connection: Connection) -> dict[str, _Head]:
+    """Return all runs by id, newest first."""
+    version = _version(connection)
+    last_decision = select(
+        ReviewRecord.run_id, func.max(ReviewRecord.seq).label("seq")
+    ).group_by(ReviewRecord.run_id)
+    decided = {row.run_id: row.seq for row in connection.execute(last_decision)}
+    columns = (Run.id, Run.state, Run.finished_at, Run.removed_at)
+    newest_first = select(*columns).order_by(Run.started_at.desc(), Run.id)
+    return {
+        row.id: _Head(row.finished_at is not None, (*row, decided.get(row.id), version))
+        for row in connection.execute(newest_first)
+    }
+
+
+def _changed(
+    heads: Mapping[str, _Head], kept: Mapping[str, _KeptRun | _KeptAnswers]
+) -> list[str]:
+    """Return the runs that have to be read: the rows of one that has not ended still come."""
+    return [
+        run_id
+        for run_id, head in heads.items()
+        if run_id not in kept
+        or kept[run_id].version != head.version
+        or not head.has_ended
+    ]
+
+
+def _parts(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield the runs in parts: a database takes a limited number of parameters."""
+    for start in range(0, len(run_ids), _AT_ONCE):
+        yield run_ids[start : start + _AT_ONCE]
+
+
 def _version(connection: Connection) -> tuple[int, int]:
     """Return a value that changes when records on file are changed or removed."""
     repriced = connection.scalar(select(func.max(RepricingRecord.seq))) or 0
     deleted = connection.scalar(select(func.max(DeletionRecord.seq))) or 0
     return repriced, deleted
-
-
-def _day(connection: Connection, at: Any) -> Any:
-    """Select the number of days since 1970, in UTC."""
-    days = at / DAY_S
-    # PostgreSQL rounds where SQLite cuts off, and SQLite may come without `floor`.
-    return cast(days if is_sqlite(connection) else func.floor(days), BigInteger)
 
 
 def _step_counts(

@@ -24,9 +24,20 @@ from sqlalchemy import (
 
 from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.rows import LOST, SummaryRow
-from tierwise.ledger.tables import COST, AttemptRecord, OutcomeRecord, VerdictRecord
+from tierwise.ledger.tables import (
+    COST,
+    AttemptRecord,
+    OutcomeRecord,
+    Run,
+    VerdictRecord,
+)
+from tierwise.ledger.views.answers import Tallies, Tally, answers_of, tallies_of
 from tierwise.ledger.views.lost import lost_calls
-from tierwise.ledger.views.model_rows import USED, latencies, summary_rows
+from tierwise.ledger.views.model_rows import (
+    USED,
+    latencies,
+    summary_rows,
+)
 from tierwise.records import Attempt, Usage
 from tierwise.text.tokens import count_tokens
 
@@ -136,7 +147,25 @@ class Summaries:
             # Percentiles cannot be added up: they are taken anew over all runs.
             of_all = (AttemptRecord.run_id.in_(run_ids), USED)
             seconds = latencies(connection, of_all)
-        return [_added(rows, seconds.get(key, {})) for key, rows in by_key.items()]
+        # Nor can distinct answers: one run may reuse what another one paid.
+        tallies = self.answers(run_ids).by_model
+        return [
+            _added(rows, seconds.get(key, {}), tallies.get(key, Tally()))
+            for key, rows in by_key.items()
+        ]
+
+    @outlasts_outages
+    def answers(self, run_ids: Sequence[str]) -> Tallies:
+        """Return the distinct answers of runs, by step and day, and by model."""
+        oldest_first = (
+            select(Run.id)
+            .where(Run.id.in_(run_ids))
+            .order_by(Run.started_at, Run.id.desc())
+        )
+        with self._database.reading() as connection:
+            ordered = list(connection.scalars(oldest_first))
+            of_runs = answers_of(connection, ordered)
+        return tallies_of(of_runs[run_id] for run_id in ordered)
 
     @outlasts_outages
     def check_rows(self, run_ids: Sequence[str]) -> list[CheckRow]:
@@ -429,7 +458,9 @@ def _needed_by_lost(attempt: Attempt) -> NeededRow:
     )
 
 
-def _added(rows: Sequence[SummaryRow], latencies: Mapping[int, float]) -> SummaryRow:
+def _added(
+    rows: Sequence[SummaryRow], latencies: Mapping[int, float], tally: Tally
+) -> SummaryRow:
     """Rows of the same step, tier and model as one."""
     outcomes = ("documents", "accepted", "escalations", "deferred")
     counts = (
@@ -452,6 +483,9 @@ def _added(rows: Sequence[SummaryRow], latencies: Mapping[int, float]) -> Summar
         errors=_counted([row.errors for row in rows]),
         latency_p50_s=latencies.get(50),
         latency_p95_s=latencies.get(95),
+        answers=tally.n,
+        passed=tally.passed,
+        unreviewed=tally.waiting,
     )
 
 
