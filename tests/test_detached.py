@@ -90,6 +90,12 @@ def test_a_detached_run_is_resumed_step_by_step_at_half_the_price(
         "classify": {"waiting": DOCUMENTS},
         "summarize": {"waiting": DOCUMENTS},
     }
+    state = json.loads(terminal("status", "--json", cwd=project).out)
+    [in_batches] = state["in_batches"]
+    assert (in_batches["run_id"], in_batches["is_detached"]) == (run_id, True)
+    assert in_batches["progress"]["items"] == DOCUMENTS
+    assert f"tierwise resume {run_id}" in terminal("status", cwd=project).out
+    assert f"tierwise resume {run_id}" in terminal("runs", cwd=project).out
     told = terminal("explain", "00001.txt", "classify", "--json", cwd=project)
     [decision] = json.loads(told.out)
     assert decision["transports"]["small"][0] == "batch"

@@ -28,11 +28,14 @@ def runs(
         rows = ledger.runs.newest(limit)
     if as_json:
         print_json([_data(row) for row in rows])
-    else:
-        print_table(
-            [_cells(row) for row in rows],
-            empty="no runs yet; start with: tierwise run support_inbox",
-        )
+        return
+    print_table(
+        [_cells(row) for row in rows],
+        empty="no runs yet; start with: tierwise run support_inbox",
+    )
+    detached = [row.id for row in rows if row.state == "detached"]
+    if detached:
+        typer.echo(f"a detached run goes on with: tierwise resume {detached[0]}")
 
 
 def _data(row: RunRow) -> dict[str, Any]:

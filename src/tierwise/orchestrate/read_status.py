@@ -19,8 +19,10 @@ from tierwise.orchestrate.services import remembered_address, server_of
 from tierwise.orchestrate.status import (
     Problem,
     ProjectStatus,
+    RunInBatches,
     Server,
     SuspendedCertificate,
+    runs_in_batches,
     service_statuses,
     waiting_flows,
 )
@@ -36,6 +38,7 @@ def read_status(project: Project) -> ProjectStatus:
                 status,
                 waiting=waiting_flows(ledger),
                 suspended=_suspended(project, ledger),
+                in_batches=_in_batches(project, ledger),
             )
             if status.deployments:
                 from tierwise.orchestrate.server_status import with_ledger
@@ -61,6 +64,15 @@ def _suspended(project: Project, ledger: Ledger) -> tuple[SuspendedCertificate, 
         )
         for (step, models), suspension in suspensions.items()
     )
+
+
+def _in_batches(project: Project, ledger: Ledger) -> tuple[RunInBatches, ...]:
+    """Return the runs in batches; none where a file is wrong, as `check` says that."""
+    try:
+        catalog = project.catalog
+    except ConfigError:
+        return ()
+    return runs_in_batches(ledger, catalog)
 
 
 def read_services(project: Project) -> ProjectStatus:

@@ -23,11 +23,14 @@ from tierwise.orchestrate.services import (
     worker_of,
 )
 from tierwise.orchestrate.supervision import wanted
+from tierwise.report.batch_progress import BatchProgress, batch_progress
 from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
     from tierwise.ledger import Ledger, Sign
+    from tierwise.ledger.batches import BatchRow
     from tierwise.ledger.views.waiting import WaitingRow
+    from tierwise.policy.catalog import Catalog
 
 SLOT = "AwaitingConcurrencySlot"
 # Prefect calls a run Late after 15 s; a worker looks for runs every 15 s.
@@ -94,6 +97,16 @@ class RunStatus:
 
 
 @dataclass(frozen=True)
+class RunInBatches:
+    """A recorded run with open provider batches, and how far they were at the last look."""
+
+    run_id: str
+    flow: str
+    is_detached: bool
+    progress: BatchProgress
+
+
+@dataclass(frozen=True)
 class LateRun:
     """A run that should have begun at `expected`."""
 
@@ -151,6 +164,14 @@ class ProjectStatus:
     waiting: tuple[WaitingFlow, ...] = ()
     ledger_fault: str | None = None
     suspended: tuple[SuspendedCertificate, ...] = ()
+    in_batches: tuple[RunInBatches, ...] = ()
+
+    @property
+    def is_supervised(self) -> bool:
+        """True where `tierwise up` is there to resume detached runs."""
+        return any(
+            service.name == "supervisor" and service.pid for service in self.services
+        )
 
     def problems(self) -> list[Problem]:
         """Return everything that needs a hand, the cause of others first."""
@@ -233,6 +254,21 @@ def service_statuses(root: Path) -> tuple[ServiceStatus, ...]:
         replace(status, url=desk_address(root)) if status.name == "desk" else status
         for status in found
     )
+
+
+def runs_in_batches(ledger: Ledger, catalog: Catalog) -> tuple[RunInBatches, ...]:
+    """Return the runs with open provider batches, the oldest first."""
+    by_run: dict[str, list[BatchRow]] = defaultdict(list)
+    for row in ledger.batches.open_batches():
+        by_run[row.run_id].append(row)
+    found = []
+    for run_id, rows in by_run.items():
+        run = ledger.runs.resolve(run_id)
+        progress = batch_progress(rows, catalog, ledger.batches.seconds_taken)
+        if progress is not None:
+            is_detached = run.state != "running"
+            found.append(RunInBatches(run_id, run.flow, is_detached, progress))
+    return tuple(found)
 
 
 def waiting_flows(ledger: Ledger) -> tuple[WaitingFlow, ...]:

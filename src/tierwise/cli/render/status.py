@@ -9,10 +9,16 @@ import typer
 
 from tierwise.cli.output import print_table
 from tierwise.orchestrate.status import is_waiting_for_live_run, why_late
+from tierwise.report.batch_progress import moment
 from tierwise.text.amounts import plural
 
 if TYPE_CHECKING:
-    from tierwise.orchestrate.status import Deployment, ProjectStatus, RunStatus
+    from tierwise.orchestrate.status import (
+        Deployment,
+        ProjectStatus,
+        RunInBatches,
+        RunStatus,
+    )
 
 
 def print_status(status: ProjectStatus) -> None:
@@ -20,6 +26,9 @@ def print_status(status: ProjectStatus) -> None:
     print_table([*_service_rows(status)])
     if status.deployments:
         print_table([_deployment_cells(each, status) for each in status.deployments])
+    if status.in_batches:
+        rows = [_in_batches_cells(run, status) for run in status.in_batches]
+        print_table(rows)
     problems = status.problems()
     if not problems:
         typer.echo("All is well.")
@@ -78,6 +87,24 @@ def _deployment_cells(deployment: Deployment, status: ProjectStatus) -> dict[str
         "documents": _documents(last),
         "next": _next(deployment),
         "late": _late(deployment, status),
+    }
+
+
+def _in_batches_cells(run: RunInBatches, status: ProjectStatus) -> dict[str, Any]:
+    now = time.time()
+    end = run.progress.expected_end
+    goes_on = f"with `tierwise resume {run.run_id}`"
+    if not run.is_detached:
+        goes_on = "in its process"
+    elif status.is_supervised:
+        goes_on = "by itself"
+    return {
+        "run in provider batches": run.run_id,
+        "flow": run.flow,
+        "items done": f"{run.progress.done:,} of {run.progress.items:,}",
+        "sent": _moment(run.progress.since),
+        "expected end": "" if end is None else moment(end, now),
+        "goes on": goes_on,
     }
 
 
