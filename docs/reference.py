@@ -239,17 +239,18 @@ def _table(model: type[BaseModel], *, heading: str = "###") -> str:
 
 
 def _names(schema: dict[str, Any]) -> dict[str, str]:
-    """Each kind of entry and the setting under which it is met first."""
+    """Each kind of entry and the setting under which it is met first: `price`, `flex.price`."""
     found: dict[str, str] = {}
 
-    def visit(entry: dict[str, Any]) -> None:
+    def visit(entry: dict[str, Any], parent: str) -> None:
         for name, setting in entry["properties"].items():
             for kind in re.findall(r"'#/\$defs/(\w+)'", str(setting)):
                 if kind not in found:
-                    found[kind] = name
-                    visit(schema["$defs"][kind])
+                    is_taken = name in found.values()
+                    found[kind] = f"{parent}.{name}" if is_taken else name
+                    visit(schema["$defs"][kind], name)
 
-    visit(schema)
+    visit(schema, "")
     return found
 
 
@@ -287,7 +288,8 @@ def _value(s: dict[str, Any], names: dict[str, str]) -> str:
     """Return a setting's type in words."""
     if "$ref" in s:
         name = names[s["$ref"].rpartition("/")[2]]
-        return f"[settings](#{name})"
+        anchor = name.replace(".", "")  # as the site makes it of the heading
+        return f"[settings](#{anchor})"
     if "const" in s or "enum" in s:
         return _either([f"`{value}`" for value in s.get("enum", [s.get("const")])])
     if "oneOf" in s:
@@ -317,18 +319,18 @@ def _either(words: list[str]) -> str:
 
 
 def _bounds(s: dict[str, Any]) -> str:
-    least, above, most = (
-        s.get(name) for name in ("minimum", "exclusiveMinimum", "maximum")
-    )
+    least = s.get("minimum")
+    most = s.get("maximum")
     if most is not None:
         return f", {least or 0:g} to {most:g}"
-    return (
-        f", {least:g} or more"
-        if least is not None
-        else f", above {above:g}"
-        if above is not None
-        else ""
-    )
+    words = ""
+    if least is not None:
+        words = f", {least:g} or more"
+    elif "exclusiveMinimum" in s:
+        words = f", above {s['exclusiveMinimum']:g}"
+    if "exclusiveMaximum" in s:
+        words += f", below {s['exclusiveMaximum']:g}"
+    return words
 
 
 # ---- commands -----------------------------------------------------------------------------------
