@@ -288,13 +288,23 @@ def test_only_a_priced_model_of_a_provider_has_a_batch_price(tmp_path: Path) -> 
 def test_a_gateway_may_speak_another_format_than_the_models_provider(
     tmp_path: Path,
 ) -> None:
+    """Where it takes the same requests: these stay as they are online."""
     path = tmp_path / "catalog.yaml"
+    moved = CATALOG.replace("-5-5}", "-5-5, api_base: https://gateway.example/v1}")
     path.write_text(
-        CATALOG.replace("api: anthropic", "api: openai").replace(
-            "haiku-5-5}", "haiku-5-5, api_base: https://gateway.example/v1}"
-        )
+        moved.replace("api: anthropic", "api: openai").replace("anthropic/", "mistral/")
     )
     assert load_catalog(path).models["small"].batch is not None
+    others = (
+        moved.replace("api: anthropic", "api: openai"),
+        moved.replace("anthropic/", "mistral/"),
+        moved.replace("api: anthropic", "api: gemini").replace("anthropic/", "openai/"),
+    )
+    for text in others:
+        path.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            load_catalog(path)
+        assert str(caught.value).startswith(f"{path}:12: ")
 
 
 def test_a_discount_leaves_what_has_no_price_without_one() -> None:

@@ -30,6 +30,7 @@ class Outer(Settings):
     inner: Inner | Literal["none"] = "none"
     items: tuple[Inner, ...] = ()
     named: dict[str, Inner] = {}
+    words: Annotated[tuple[Literal["none"], ...], Field(min_length=1)] = ("none",)
     note: str | None = None
     free: Any = None
 
@@ -134,6 +135,13 @@ def test_an_object_that_is_none_says_what_it_expects() -> None:
         "file.yaml:3: items → 0: expects settings (`name: value`), such as amount, factor, count"
     )
     assert said("- 1\n- 2\n").startswith("file.yaml:1: expects settings")
+
+
+def test_a_list_is_not_too_short_for_its_faulty_items() -> None:
+    _, faults = parse("version: 1\nwords: [nome]\n").fitted(Outer)
+    assert len(faults) == 1
+    _, faults = parse("version: 1\nwords: []\n").fitted(Outer)
+    assert len(faults) == 1
 
 
 def test_a_wrong_value_is_shown() -> None:

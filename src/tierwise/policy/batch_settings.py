@@ -28,6 +28,15 @@ BATCH_APIS: Mapping[str, BatchApi] = {
 }
 
 
+# The form of the requests that a batch API takes: those of online calls, as they are.
+_BODIES: Mapping[BatchApi, str] = {"anthropic": "anthropic", "gemini": "gemini"}
+
+
+def takes_requests_of(api: BatchApi, own: BatchApi) -> bool:
+    """Return True if a batch API takes the requests of a model whose provider has another one."""
+    return _BODIES.get(api, "openai") == _BODIES.get(own, "openai")
+
+
 class BatchSettings(ReducedPrice):
     """How a model is asked in batches: format, price and limits. One of `discount`, `price`."""
 

@@ -42,7 +42,11 @@ from tierwise.policy.addresses import (
     provider_address,
     provider_fault,
 )
-from tierwise.policy.batch_settings import BATCH_APIS, BatchSettings
+from tierwise.policy.batch_settings import (
+    BATCH_APIS,
+    BatchSettings,
+    takes_requests_of,
+)
 from tierwise.policy.embedders import KIND, EmbedderEntry
 from tierwise.policy.image_tokens import image_tokens, most_image_tokens
 from tierwise.policy.parameters import OUTPUT_LIMITS, OUTPUT_REMEDY, parameter_fault
@@ -868,10 +872,12 @@ def _batch_faults(
         yield source.error(message, (*location, "price"))
     provider = str(model.litellm_params.get("model")).partition("/")[0]
     own = BATCH_APIS.get(provider)
-    # An address of its own may be a gateway, which chooses its format itself.
-    if own is None or "api_base" in model.litellm_params:
+    if own is None:
         return
-    if batch.api != own:
+    # An address of its own may be a gateway with another provider's batch API, but the requests
+    # stay as they are.
+    is_gateway = "api_base" in model.litellm_params
+    if batch.api != own and not (is_gateway and takes_requests_of(batch.api, own)):
         message = f"the batch API of `{provider}/` models is `{own}`"
         yield source.error(message, (*location, "api"))
 

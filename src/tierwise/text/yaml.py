@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from functools import cached_property
@@ -106,7 +106,7 @@ class YamlData:
             return model.model_validate(self.data), []
         except ValidationError as error:
             details = sorted(
-                error.errors(include_url=False),
+                _without_echoes(error.errors(include_url=False)),
                 key=lambda detail: _REPORT_ORDER.get(detail["type"], 1),
             )
             return None, [self._fault(detail, model) for detail in details]
@@ -134,6 +134,18 @@ class YamlData:
             elif is_last and isinstance(data, dict):  # a missing or an unknown setting
                 parts.append(key)
         return tuple(parts)
+
+
+def _without_echoes(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out lists that are too short only because their items are faulty."""
+    places = [detail["loc"] for detail in details]
+    kept = []
+    for detail in details:
+        location = detail["loc"]
+        inside = [place for place in places if place[:-1] == location]
+        if detail["type"] != "too_short" or not inside:
+            kept.append(detail)
+    return kept
 
 
 def read_yaml(path: Path | str) -> YamlData:
