@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -415,3 +416,7 @@ def test_the_flows_say_what_they_take(
     assert done.code == 0
     for option in ("--source", "--sensitivity", "--budget-usd", "--out"):
         assert option in done.out
+    # An option of the command is listed once, also where the flow has a parameter for it.
+    options = re.findall(r"^[ │]+(--[\w-]+)", done.out, re.MULTILINE)
+    assert "--detach" in options
+    assert len(options) == len(set(options))

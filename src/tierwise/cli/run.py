@@ -248,12 +248,19 @@ def check_parameters(function: Any, parameters: Mapping[str, Any]) -> None:
 
 
 def describe_options(function: Any) -> str:
-    """Return the flow's own options, from its signature and docstring."""
+    """Return the flow's own options, from its signature and docstring.
+
+    Without those of the command itself, which come to the flow's parameters by themselves.
+    """
+    from tierwise.cli.run_options import OF_THE_COMMAND
+
     description = function.description or ""
     first_line = description.partition("\n")[0]
     lines = [f" Options of {function.name}: {first_line}"]
     notes = _notes(function)
     for name, parameter in inspect.signature(function.fn).parameters.items():
+        if name in OF_THE_COMMAND:
+            continue
         default = f" [default: {parameter.default}]"
         if parameter.default is parameter.empty:
             default = " [required]"

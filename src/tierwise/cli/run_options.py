@@ -33,6 +33,10 @@ def given_options(
     )
 
 
+# The options of `tierwise run` that a flow may have as parameters.
+OF_THE_COMMAND = ("within", "transport", "detach")
+
+
 def with_options(known: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
     """Return the options that a flow has parameters for."""
     given: dict[str, Any] = {}
