@@ -144,7 +144,8 @@ def test_the_desks_alerts_are_reported_once_and_once_when_over(
         report(desk, served.url)
         [(event, payload)] = sent
         assert event == "tierwise.alert.began"
-        assert payload["page"] == f"{served.url}/review"
+        # The page lists exactly what the alert is about.
+        assert payload["page"] == f"{served.url}/review?flow=support-inbox&older=1d"
         monkeypatch.setattr("tierwise.desk.desk_watch.time.time", lambda: now)
         report(desk, served.url)
         assert [event for event, _ in sent] == [

@@ -39,7 +39,7 @@ _FIELDS = (
     "item shadow scope removed records scope_run scope_since sealed seal "
     "seen request undoes selection settles blind comparison swapped second_hash "
     "served_model transport service_tier cache_write_tokens cache_write_1h_tokens "
-    "note price catalog changes"
+    "note price catalog changes alert"
 )
 COLUMNS = (*_FIELDS.split(), *_LINKS)
 

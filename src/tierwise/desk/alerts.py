@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
-from tierwise.desk.addresses import run_path
+from tierwise.desk.addresses import run_path, to_parameter
 from tierwise.desk.figures import Waiting
 from tierwise.desk.overview_facts import CertificateRow, used
 from tierwise.ledger import RunRow
@@ -88,7 +89,8 @@ def review_alerts(waiting: Iterable[Waiting], now: float) -> list[Alert]:
             f"{row.flow}: {plural(older, 'document')} not decided for more than a day"
         )
         subject = f"{row.flow} since {row.since:.0f}"
-        found.append(Alert("reviews", subject, text, "/review", row.since))
+        path = f"/review?{urlencode({'flow': to_parameter(row.flow), 'older': '1d'})}"
+        found.append(Alert("reviews", subject, text, path, row.since))
     return found
 
 
@@ -99,7 +101,9 @@ def certificate_alerts(rows: Iterable[CertificateRow]) -> list[Alert]:
         name = f"{row.models} for {row.step}"
         if row.is_suspended:
             text = f"certificate of {name}: {row.ends_by}"
-            found.append(Alert("served", name, text, "/#certificates"))
+            # A third model is another alert, which nobody has acknowledged yet.
+            subject = f"{name} as {row.served}" if row.served else name
+            found.append(Alert("served", subject, text, "/#certificates"))
         elif row.is_soon and not row.is_over:
             text = f"certificate of {name}: ends on {row.expires}"
             subject = f"{name} on {row.expires}"

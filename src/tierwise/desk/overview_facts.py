@@ -25,6 +25,7 @@ from tierwise.ledger.views.answers import Tallies
 from tierwise.ledger.views.overview import LabelCount, Spending, StepCounts
 from tierwise.ledger.views.waiting import WaitingRow
 from tierwise.policy.budget import BudgetState
+from tierwise.policy.served_names import shown_name
 from tierwise.project import Project
 from tierwise.report.figures import ProjectFacts
 
@@ -46,6 +47,7 @@ class CertificateRow:
     is_over: bool
     is_soon: bool
     is_suspended: bool = False
+    served: str = ""  # the other model that suspends it, as its server names it
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,20 +150,20 @@ def _read_files(desk: Desk, steps: set[str]) -> FilesFacts:
 def _certificate_rows(
     facts: ProjectFacts, today: datetime.date
 ) -> list[CertificateRow]:
-    changes = {
-        (each.certificate.step, each.certificate.models): each.change
+    suspensions = {
+        (each.certificate.step, each.certificate.models): each
         for each in facts.suspended
     }
     rows = []
     for state in facts.certificates:
         certificate = state.certificate
         days = (certificate.expires - today).days
-        change = changes.get((certificate.step, certificate.models))
+        suspension = suspensions.get((certificate.step, certificate.models))
         ends_by = f"its date, {certificate.expires}"
         if state.void is not None:
             ends_by = state.void
-        if change is not None:
-            ends_by = f"suspended: {change}"
+        if suspension is not None:
+            ends_by = f"suspended: {suspension.change}"
         rows.append(
             CertificateRow(
                 step=certificate.step,
@@ -170,9 +172,10 @@ def _certificate_rows(
                 expires=certificate.expires,
                 days=days,
                 ends_by=ends_by,
-                is_over=state.void is not None or change is not None,
+                is_over=state.void is not None or suspension is not None,
                 is_soon=today + SOON > certificate.expires,
-                is_suspended=change is not None,
+                is_suspended=suspension is not None,
+                served="" if suspension is None else shown_name(suspension.served),
             )
         )
     return sorted(

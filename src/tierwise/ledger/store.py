@@ -34,6 +34,7 @@ from tierwise.ledger.operations import (
     is_granted,
     lost_row,
 )
+from tierwise.ledger.people.acknowledgements import Acknowledgements
 from tierwise.ledger.people.canaries import ServedModels
 from tierwise.ledger.people.comparisons import Comparisons
 from tierwise.ledger.people.repricing import Repricing
@@ -122,6 +123,7 @@ class Ledger:
         self.reviews = Reviews(database)
         self.samples = Samples(database, self._writer)
         self.comparisons = Comparisons(database)
+        self.acknowledgements = Acknowledgements(database)
         self.served = ServedModels(database)
         self.retention = Retention(database)
         self.seals = Seals(database)

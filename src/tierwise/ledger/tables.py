@@ -618,6 +618,21 @@ class ReviewRecord(Base):
     selection: Mapped[Any] = mapped_column(Json, nullable=True)
 
 
+class AcknowledgementRecord(Base):
+    """A person sees to an alert of the desk, or takes that back. Rows are only ever added."""
+
+    __tablename__ = "acknowledgements"
+    __table_args__ = (Index("uq_acknowledgements_request", "request", unique=True),)
+
+    seq: Mapped[int] = mapped_column(_Counter, primary_key=True, autoincrement=True)
+    alert: Mapped[str]  # its id: kind and subject
+    word: Mapped[str]  # see `acknowledgements.Word`
+    by: Mapped[str]
+    at: Mapped[float]
+    request: Mapped[str]
+    undoes: Mapped[int | None]
+
+
 class QuestionRecord(Base):
     """The JSON schema that each answer of a step must fit, also a reviewer's."""
 

@@ -1,7 +1,7 @@
 """The audit trail as a chain: each record's hash depends on the record before it.
 
-There is one record for each run, attempt, outcome, decision, label and deletion. A record is a flat
-mapping. It has no text of a document, a prompt or an answer, only SHA-256 hashes of them, so texts
+There is one record for each run, attempt, outcome, decision, label, acknowledgement and deletion. A
+record is a flat mapping. It has no text of a document, a prompt or an answer, only SHA-256 hashes of them, so texts
 can be deleted and the trail remains valid. Its digest is the same in every file format.
 """
 
@@ -17,9 +17,23 @@ from tierwise.records import canonical_hash, text_hash
 Record = Mapping[str, Any]
 # A crash ends a run whose process is dead. If the run ends by itself after all, that end counts.
 Kind = Literal[
-    "run", "crash", "decision", "label", "comparison", "deletion", "repricing"
+    "run",
+    "crash",
+    "decision",
+    "label",
+    "comparison",
+    "acknowledgement",
+    "deletion",
+    "repricing",
 ]
-_NUMBERED = ("decision", "label", "comparison", "deletion", "repricing")
+_NUMBERED = (
+    "decision",
+    "label",
+    "comparison",
+    "acknowledgement",
+    "deletion",
+    "repricing",
+)
 START = "0" * 64  # takes the place of the hash before the first record
 
 

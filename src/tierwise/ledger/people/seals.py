@@ -29,6 +29,7 @@ from tierwise.ledger.people.chain import (
 from tierwise.ledger.people.labels import by_item, settled
 from tierwise.ledger.rows import reply_of
 from tierwise.ledger.tables import (
+    AcknowledgementRecord,
     AttemptRecord,
     AuditRecord,
     CallRecord,
@@ -174,8 +175,9 @@ class Seals:
         yield from self._row_blocks(_DECISIONS, scope, seals)
         yield from self._row_blocks(_LABELS, scope, seals)
         yield from self._row_blocks(_COMPARISONS, scope, seals)
-        # a deletion belongs to no run, a repricing to many
+        # a deletion belongs to no run, an alert or a repricing to many
         if scope.run is None:
+            yield from self._row_blocks(_ACKNOWLEDGEMENTS, scope, seals)
             yield from self._row_blocks(_DELETIONS, scope, seals)
             yield from self._row_blocks(_REPRICINGS, scope, seals)
 
@@ -532,6 +534,20 @@ def verdict_record(row: Any) -> Record:
     }
 
 
+def acknowledgement_record(row: Any) -> Record:
+    """Return the record of a person who sees to an alert, or takes that back."""
+    return {
+        "record": "acknowledgement",
+        "number": row.seq,
+        "time": _time(row.at),
+        "alert": row.alert,
+        "decision": row.word,
+        "by": row.by,
+        "request": row.request,
+        "undoes": row.undoes,
+    }
+
+
 def deletion_record(row: Any) -> Record:
     """Return the record of a deletion of texts or rows."""
     return {
@@ -590,6 +606,13 @@ _COMPARISONS = _RowKind(
     run_id=ComparisonVerdictRecord.run_id,
     recorded_at=ComparisonVerdictRecord.judged_at,
     record_of=verdict_record,
+)
+_ACKNOWLEDGEMENTS = _RowKind(
+    "acknowledgement",
+    AcknowledgementRecord,
+    run_id=None,
+    recorded_at=AcknowledgementRecord.at,
+    record_of=acknowledgement_record,
 )
 _DELETIONS = _RowKind(
     "deletion",
