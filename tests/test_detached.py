@@ -235,7 +235,7 @@ def test_the_desk_shows_a_batch_in_flight_and_an_alert_once_it_is_late(
         assert alert in late
         assert f'href="/runs/{run_id}"' in late
         assert browser.post("/alerts/acknowledge", {"alert": alert}).status_code == 303
-        assert alert not in re.findall('value="([^"]*)"', browser.get("/alerts").text)
+        assert "/alerts/acknowledge" not in browser.get("/alerts").text
 
         # One that never reached its provider is late after an hour, whatever else is known.
         age_batch(project, created_at=time.time() - 4000, submitted_at=None)

@@ -109,6 +109,23 @@ def screen(
     return sections
 
 
+def test_documents_that_a_person_decided_are_counted(
+    project: Path, capsys: pytest.CaptureFixture[str], terminal: Terminal
+) -> None:
+    screen(project, [SURE, HOPELESS, f"{HOPELESS} Again."], capsys)
+    answer = json.dumps({"label": next(iter(WORDS)), "evidence": "my invoice"})
+    for words in (("1.txt", "--edit", answer), ("2.txt", "--reject")):
+        done = terminal("review", "latest", *words, cwd=project)
+        assert done.code == 0, done.err
+    said = screen(project, [SURE, HOPELESS, f"{HOPELESS} Again."], capsys)
+    [step] = [
+        line
+        for line in said["What happened"]
+        if line.startswith("classify: 1 by cheap")
+    ]
+    assert step.endswith(", 1 by a reviewer, 1 rejected by a reviewer.")
+
+
 def test_it_says_what_was_proven_what_went_on_and_why_what_waits_and_the_cost(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

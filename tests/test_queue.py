@@ -16,6 +16,7 @@ from tests.kit.projects import make_project
 from tests.kit.terminal import Terminal
 from tierwise.ledger import Decision, Ledger, RunFolders
 from tierwise.records import Outcome, id_in_run
+from tierwise.review.queue import find_item, reject, reopen
 
 DAY = 86400
 
@@ -146,6 +147,38 @@ def test_a_file_that_could_not_be_read_is_settled_by_its_replacement(
     assert len(queue(ledger)) == 2
     record(ledger, 3, {"a.pdf": accepted()})
     assert queue(ledger) == [("run-1", "b.pdf")]
+
+
+def record_unread(
+    ledger: Ledger, number: int, reason: str, source: str = "inbox"
+) -> None:
+    """A run that could not read `a.pdf`."""
+    run = replace(RUN, id=f"run-{number}", started_at=RUN.started_at + number * DAY)
+    ledger.start_run(run)
+    document = replace(DOCUMENT, id="a.pdf", text="")
+    outcome = replace(deferred("unreadable", "read"), reason=reason)
+    asyncio.run(ledger.record_outcome(run.id, document, outcome))
+    ledger.folders.record(run.id, [RunFolders(source=source, output="out")])
+    ledger.finish_run(run.id, "completed")
+
+
+def test_a_dismissed_file_is_asked_about_again_only_for_another_reason(
+    ledger: Ledger,
+) -> None:
+    record_unread(ledger, 1, "it has a password")
+    record_unread(ledger, 2, "it has a password", source="elsewhere")
+    reject(ledger, find_item(ledger, "run-1", "a.pdf"), by="ada")
+    assert queue(ledger) == [("run-2", "a.pdf")]
+    reject(ledger, find_item(ledger, "run-2", "a.pdf"), by="ada")
+    record_unread(ledger, 3, "it has a password")
+    assert queue(ledger) == []
+    record_unread(ledger, 4, "it is empty")
+    assert queue(ledger) == [("run-4", "a.pdf")]
+    reject(ledger, find_item(ledger, "run-4", "a.pdf"), by="ada")
+    assert queue(ledger) == []
+    # Taken back: it waits again, in its newest run.
+    reopen(ledger, find_item(ledger, "run-4", "a.pdf"), by="ada")
+    assert queue(ledger) == [("run-4", "a.pdf")]
 
 
 def test_a_second_source_of_a_run_is_the_same_as_a_first_one(ledger: Ledger) -> None:

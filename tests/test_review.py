@@ -27,7 +27,7 @@ from tierwise.errors import Misuse
 from tierwise.explain.diff import past
 from tierwise.project import Project
 from tierwise.records import Batch, Document
-from tierwise.review.queue import edit, find_item, plan_retry, planned, reject
+from tierwise.review.queue import edit, find_item, plan_retry, planned
 from tierwise.steps.checks import evidence_is_quoted, label_is_allowed
 from tierwise.steps.step import Step
 
@@ -386,8 +386,8 @@ def test_a_wrong_command_says_what_is_right(
     assert (done.code, why in done.err) == (2, True), done.err
 
 
-def test_a_document_that_could_not_be_read_has_no_answer_to_decide_about(
-    project: Path,
+def test_a_document_that_could_not_be_read_is_dismissed_but_never_accepted(
+    project: Path, terminal: Terminal
 ) -> None:
     from tierwise.records import Outcome
 
@@ -399,13 +399,22 @@ def test_a_document_that_could_not_be_read_has_no_answer_to_decide_about(
             unread,
             Outcome(step="read", status="deferred", reason="the file is empty"),
         )
-        with pytest.raises(
-            Misuse,
-            match="no answer to decide about at the step read: the file is empty",
-        ):
-            reject(
-                engine.ledger, find_item(engine.ledger, context.id, "x.pdf"), by="ada"
-            )
+        engine.finish_run(context, "completed")
+    for refused in ("--approve", "--edit={}"):
+        done = terminal("review", context.id, "x.pdf", refused, cwd=project)
+        assert done.code == 2
+    note = "an empty scan"
+    done = terminal(
+        "review", context.id, "x.pdf", "--reject", "--note", note, cwd=project
+    )
+    assert done.code == 0, done.err
+    assert "x.pdf" not in terminal("review", "--json", cwd=project).out
+    assert terminal("review", context.id, "x.pdf", "--reopen", cwd=project).code == 0
+    assert "x.pdf" in terminal("review", "--json", cwd=project).out
+    # Sent again: the next retry reads the file.
+    assert terminal("review", context.id, "x.pdf", "--again", cwd=project).code == 0
+    assert "x.pdf" not in terminal("review", "--json", cwd=project).out
+    assert terminal("audit", "verify", cwd=project).code == 0
 
 
 def at_a_terminal(project: Path, typed: list[tuple[str, str]], *arguments: str) -> Done:

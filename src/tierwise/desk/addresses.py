@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from tierwise.text.escape import escape_control
 
@@ -21,6 +21,12 @@ def document_path(run_id: str, document_id: str) -> str:
     return (
         f"{run_path(run_id)}/document?id={quote(to_parameter(document_id), safe='/')}"
     )
+
+
+def item_path(run_id: str, document_id: str, step: str) -> str:
+    """Return the address of an outcome among the reviews, where people decide about it."""
+    values = {"run": run_id, "document": to_parameter(document_id), "at": step}
+    return f"/review/item?{urlencode(values)}"
 
 
 def to_parameter(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -34,8 +35,15 @@ _TITLES = {
     401: "Sign in",
     403: "Not allowed",
     404: "Not found",
+    409: "Decided meanwhile",
+    413: "Too large",
+    429: "Too many tries",
     421: "Unknown name",
     503: "The ledger does not answer",
+}
+_WHY = {
+    404: "There is no page at this address. It may have been moved, or mistyped.",
+    405: "This address takes no such request; open it from a page of the desk.",
 }
 # One router for each page.
 ROUTERS = (
@@ -80,7 +88,11 @@ def build_app(
 
     @app.exception_handler(StarletteHTTPException)
     def on_http(request: Request, error: HTTPException) -> Response:
-        return refuse(request, error.status_code, str(error.detail))
+        why = str(error.detail)
+        if why == _phrase(error.status_code):
+            # Of the framework: such a text says no more than the title.
+            why = _WHY.get(error.status_code, "This request cannot be answered.")
+        return refuse(request, error.status_code, why)
 
     @app.exception_handler(RequestValidationError)
     def on_wrong_value(request: Request, error: RequestValidationError) -> Response:  # noqa: ARG001
@@ -95,6 +107,13 @@ def build_app(
     # Outermost: nothing of the application is reached without it.
     app.add_middleware(Guard, access=access, refusal=refuse)
     return app
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def _status_of(error: TierwiseError) -> int:

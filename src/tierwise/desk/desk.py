@@ -19,8 +19,9 @@ from markupsafe import Markup
 
 from tierwise import __version__
 from tierwise.desk.access import Access
-from tierwise.desk.addresses import document_path, run_path, to_parameter
+from tierwise.desk.addresses import document_path, item_path, run_path, to_parameter
 from tierwise.desk.guard import CSRF_FIELD, person_of
+from tierwise.desk.messages import said
 from tierwise.desk.navigation import NAVIGATION
 from tierwise.desk.pace import Pace
 from tierwise.desk.tries import Tries
@@ -118,8 +119,10 @@ def _environment() -> Environment:
         "duration": duration,
         "run_path": run_path,
         "parameter": to_parameter,
+        "said": said,
     }
     environment.globals["document_path"] = document_path
+    environment.globals["item_path"] = item_path
     return environment
 
 

@@ -23,6 +23,7 @@ ORDERS: Mapping[Order, str] = {
     "oldest": "the longest wait first",
     "value": "those that settle the most documents first",
 }
+_PARTS = ("step", "cause", "flow", "tag", "older")
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _FRESH_S = 5.0  # what runs defer meanwhile is shown after that time
 _DUTY = 20.0  # a read that takes a second is made every 20 s
@@ -57,8 +58,9 @@ class Selection:
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Selection:
         """Return the selection in an address or a form. Raises Misuse for an unknown order."""
-        names = ("step", "cause", "flow", "tag", "older")
-        chosen = {name: str(values.get(name) or "").strip() for name in names}
+        # A name of any characters comes as a parameter, as ids do.
+        chosen = {name: from_parameter(str(values.get(name) or "")) for name in _PARTS}
+        chosen["older"] = chosen["older"].strip()  # a person writes it
         order = str(values.get("order") or "oldest")
         if order not in ORDERS:
             raise Misuse(f"'{order}' is no order of the queue: {', '.join(ORDERS)}")
@@ -79,16 +81,12 @@ class Selection:
     @property
     def chosen(self) -> dict[str, str]:
         """The parts that select something, by name."""
-        names = ("step", "cause", "flow", "tag", "older")
-        return {name: getattr(self, name) for name in names if getattr(self, name)}
+        return {name: getattr(self, name) for name in _PARTS if getattr(self, name)}
 
     @property
-    def query(self) -> str:
-        """The selection as the query of an address, without the question mark."""
-        values = dict(self.chosen)
-        if self.order != "oldest":
-            values["order"] = self.order
-        return urlencode(values)
+    def sent(self) -> dict[str, str]:
+        """The parts that select something as a form or an address sends them."""
+        return {name: to_parameter(value) for name, value in self.chosen.items()}
 
     def address(self, key: ItemKey | None = None, **more: str) -> str:
         """Return the address of an item's page, or of the list, with this selection."""
@@ -101,7 +99,7 @@ class Selection:
                 "document": to_parameter(key.document_id),
                 "at": key.step,
             }
-        values |= self.chosen
+        values |= self.sent
         if self.order != "oldest":
             values["order"] = self.order
         values |= more

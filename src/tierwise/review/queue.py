@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tierwise.project import Project
 
 
+# Decisions that a document without any answer may have, such as one that could not be read.
+_NEEDS_NO_ANSWER: tuple[Word, ...] = ("rejected", "again", "reopened", COMMENT)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewItem:
     """One outcome as a reviewer sees it: with attempts, question, and the decisions so far."""
@@ -121,6 +125,7 @@ def answer_to_approve(
     ledger: Ledger, item: ReviewItem, number: int | None = None
 ) -> tuple[Any, str | None]:
     """Return the answer that an approval takes, and its model; see `approve`."""
+    _refuse_unread(item)
     outcome = item.outcome
     # a deferral for review has its answer already: there is no attempt to choose
     if number is None and outcome.value is not None:
@@ -156,7 +161,11 @@ def edit(ledger: Ledger, item: ReviewItem, text: str, *, by: By | str) -> Decisi
 
 
 def reject(ledger: Ledger, item: ReviewItem, *, by: By | str) -> Decision:
-    """Take no answer: the document is finished, and later steps skip it."""
+    """Take no answer: the document is finished, and later steps skip it.
+
+    One that could not be read is dismissed: later runs that fail to read it for the same reason
+    ask nobody again.
+    """
     return _record_decision(ledger, item, "rejected", by=by)
 
 
@@ -321,12 +330,8 @@ def decision_about(
     """Return a decision, which is not recorded. Raises Misuse where the step asked nothing."""
     if isinstance(by, str):
         by = By(by)
-    # Reading a document asks nothing, so a deferral there has no answer to decide about. It may be
-    # commented on all the same.
-    if item.question is None and word != COMMENT:
-        raise Misuse(
-            f"there is no answer to decide about at the step {item.step}: {item.outcome.reason}"
-        )
+    if word not in _NEEDS_NO_ANSWER:
+        _refuse_unread(item)
     return Decision(
         run_id=item.run_id,
         document_id=item.document_id,
@@ -346,8 +351,19 @@ def decision_about(
     )
 
 
+def _refuse_unread(item: ReviewItem) -> None:
+    """Raise Misuse for a document that could not be read: no model was asked about it."""
+    if item.question is None:
+        raise Misuse(
+            f"{item.document_id} could not be read, so there is no answer to accept: reject it, or "
+            "mend the file (or put a text file in its place) and run `tierwise retry`; "
+            f"the reason: {item.outcome.reason}"
+        )
+
+
 def parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any:
     """Return the JSON object in a text, which has to fit the step's schema. Raises Misuse."""
+    _refuse_unread(item)
     # as recorded with the run, since tasks/ may have changed meanwhile
     schema = ledger.reviews.schema(item.question or "")
     if schema is None:

@@ -120,6 +120,7 @@ def _what_happened(
     if run.in_batches:
         counts += f", {run.in_batches} in provider batches"
     lines = [f"  {documents}: {counts}."]
+    by_people = engine.ledger.reviews.taken_over(run.id)
     for step in summary.outcomes:
         parts = [
             _model_part(row, engine, certified)
@@ -127,6 +128,7 @@ def _what_happened(
             # Shadows are asked for comparison, so none of their answers is the result.
             if row.step == step and row.accepted and not row.shadow
         ]
+        parts += _without_call(summary, step, by_people.get(step, 0))
         skipped = summary.outcomes[step].get("skipped", 0)
         if skipped:
             parts.append(f"{skipped} skipped")
@@ -139,6 +141,24 @@ def _what_happened(
         lines.append(f"  {step}: {', '.join(parts) or 'nothing'}.")
     lines += _free_and_proven(summary, engine, certified)
     return lines + _left_out(engine)
+
+
+def _without_call(summary: RunSummary, step: str, by_people: int) -> Iterator[str]:
+    """Yield what was decided about documents of a step without a call of this run."""
+    counts = summary.outcomes[step]
+    by_models = sum(
+        row.accepted for row in summary.rows if row.step == step and not row.shadow
+    )
+    others = max(0, counts.get("accepted", 0) - by_models)
+    of_people = min(by_people, others)
+    if of_people:
+        yield f"{of_people} by a reviewer"
+    if others > of_people:
+        # Such as those of a retry that were accepted in the run before.
+        yield f"{others - of_people} without a call"
+    rejected = counts.get("rejected", 0)
+    if rejected:
+        yield f"{rejected} rejected by a reviewer"
 
 
 def _free_and_proven(

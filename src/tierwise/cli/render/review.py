@@ -85,6 +85,8 @@ def print_decision(decision: Decision, *, as_json: bool) -> None:
     typer.echo(f"{decision.document_id}, {decision.step}: {decision.says}")
     if decision.decision == "again":
         typer.echo(f"Ask again with: tierwise retry {decision.run_id}", err=True)
+    if decision.decision == "rejected" and decision.question is None:
+        typer.echo("Later runs ask again once the file is another one.", err=True)
     if decision.decision in ("approved", "edited"):
         typer.echo(
             f"Run the later steps with: tierwise retry {decision.run_id}", err=True

@@ -32,7 +32,7 @@ from tierwise.desk.queue_view import (
 from tierwise.errors import DecidedMeanwhile, Misuse, UnknownName
 from tierwise.ledger import Decision
 from tierwise.ledger.people.decisions import Version
-from tierwise.ledger.views.waiting import WaitingRow
+from tierwise.ledger.views.waiting import NO_TEXT, WaitingRow
 from tierwise.records import Verdict, highest
 from tierwise.review import bulk
 from tierwise.review.queue import (
@@ -283,7 +283,7 @@ def _item_view(
 ) -> ItemView:
     """Return what a person may see of an item."""
     is_shown = desk.access.may_see(person, _sensitivity(desk, item))
-    may_decide = is_shown and person.is_at_least("reviewer") and bool(item.question)
+    may_decide = is_shown and person.is_at_least("reviewer")
     if not is_shown:
         outcome = replace(item.outcome, reason="", value=None, attempts=())
         return ItemView(
@@ -339,6 +339,8 @@ def _attempt_view(desk: Desk, attempt: Any) -> AttemptView:
 
 
 def _text(desk: Desk, item: ReviewItem) -> str | None:
+    if item.document_hash == NO_TEXT:
+        return None  # every document without a text would be found by this hash
     run = desk.ledger.runs.resolve(item.run_id)
     hashes = [item.document_hash]
     return find_texts(desk.ledger, desk.project, run, hashes).get(item.document_hash)

@@ -280,6 +280,46 @@ class Reviews:
         return {decision.document_hash: decision for decision in rows}
 
     @outlasts_outages
+    def taken_over(self, run_id: str) -> dict[str, int]:
+        """Return by step how many accepted outcomes of a run are people's earlier decisions."""
+        r = ReviewRecord
+        o = OutcomeRecord
+        by_age = func.row_number().over(
+            partition_by=(r.question, r.document_hash), order_by=r.seq.desc()
+        )
+        last = (
+            select(
+                r.question,
+                r.document_hash,
+                r.decision,
+                r.reviewed_at,
+                by_age.label("age"),
+            )
+            .where(r.question.is_not(None), IS_DECISION)
+            .subquery("last_on_text")
+        )
+        query = (
+            select(o.step, func.count().label("number"))
+            .join(
+                last,
+                (last.c.question == o.question)
+                & (last.c.document_hash == o.document_hash)
+                & (last.c.age == 1),
+            )
+            .where(
+                o.run_id == run_id,
+                o.status == "accepted",
+                last.c.decision.in_(GIVES_OUTCOME),
+                # one that was made after the run is no outcome of it
+                last.c.reviewed_at <= o.recorded_at,
+            )
+            .group_by(o.step)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(query).all()
+        return {row.step: row.number for row in rows}
+
+    @outlasts_outages
     def as_in(
         self, run_id: str, step: str, question: str, document_ids: Iterable[str]
     ) -> dict[tuple[str, str], Outcome]:

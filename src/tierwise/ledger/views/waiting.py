@@ -250,6 +250,7 @@ def still_waiting(
     settling_states = frozenset(settling)
     # By source within the key: a source that is not known may be any.
     waiting: dict[_Key, dict[str | None, _Entry]] = {}
+    dismissed: dict[tuple[_Key, str | None], str] = {}
     for (run_id, document_id), group in groupby(
         rows, key=lambda row: (row.run_id, row.document_id)
     ):
@@ -259,7 +260,15 @@ def still_waiting(
         key = (run.flow, own_id, outcomes[0].document_hash)
         deferred = [row for row in outcomes if row.status == "deferred"]
         # A rejected document is finished. One with an accepted answer continues in a later run.
-        is_open = any(decisions.about(row) != "rejected" for row in deferred)
+        rejected = [row for row in deferred if decisions.about(row) == "rejected"]
+        is_open = len(rejected) < len(deferred)
+        if key[2] == NO_TEXT and deferred:
+            # Without a text there is no question that a later run would find the decision by.
+            reason = deferred[0].reason
+            if is_open and decisions.about(deferred[0]) is None:
+                is_open = dismissed.get((key, source)) != reason
+            elif not is_open:
+                dismissed[key, source] = reason
         of_key = waiting.setdefault(key, {})
         if not is_open and not deferred and run.state not in settling_states:
             continue
