@@ -15,12 +15,20 @@ if TYPE_CHECKING:
         read_documents,
         write_documents,
     )
+    from tierwise.orchestrate.group_by import group_by
     from tierwise.orchestrate.joining import join
     from tierwise.orchestrate.redact_task import redact
     from tierwise.orchestrate.runs import recorded_run
     from tierwise.orchestrate.steps import StepTask, step
     from tierwise.orchestrate.task_runners import task_runner
-    from tierwise.records import Batch, Document, Outcome, Sensitivity, Verdict
+    from tierwise.records import (
+        Batch,
+        Document,
+        Member,
+        Outcome,
+        Sensitivity,
+        Verdict,
+    )
     from tierwise.report import RunSummary
     from tierwise.steps.checks import Check, check
 
@@ -30,6 +38,7 @@ _HOMES = {
     "Batch": "records",
     "Check": "steps.checks",
     "Document": "records",
+    "Member": "records",
     "Outcome": "records",
     "RunSummary": "report",
     "Sensitivity": "records",
@@ -39,6 +48,7 @@ _HOMES = {
     "check": "steps.checks",
     "documents_from": "orchestrate.documents",
     "join": "orchestrate.joining",
+    "group_by": "orchestrate.group_by",
     "read_documents": "orchestrate.documents",
     "recorded_run": "orchestrate.runs",
     "redact": "orchestrate.redact_task",
@@ -50,6 +60,7 @@ __all__ = [
     "Batch",
     "Check",
     "Document",
+    "Member",
     "Outcome",
     "RunSummary",
     "Sensitivity",
@@ -59,6 +70,7 @@ __all__ = [
     "check",
     "documents_from",
     "join",
+    "group_by",
     "read_documents",
     "recorded_run",
     "redact",

@@ -18,8 +18,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
@@ -63,7 +64,7 @@ from tierwise.policy.router import Policy
 from tierwise.policy.sentinel import Key, Suspension
 from tierwise.policy.transport import TransportSetting
 from tierwise.project import Project
-from tierwise.records import Batch, Document, Order, Outcome, Status
+from tierwise.records import GROUP_BY, Batch, Document, Order, Outcome, Status
 from tierwise.steps.examples import ExampleSelector
 from tierwise.steps.step import Step
 from tierwise.text.tokens import TokenCounts
@@ -76,6 +77,16 @@ STOPS_IN_S = 8.0  # for calls under way when a run is stopped
 _LEDGER_STOPS_IN_S = 5.0  # for a ledger that is away when a run is stopped
 SPOOL = Path(".tierwise/spool")  # below the project's root
 OnOutcome = Callable[[Document, Outcome], None]
+T = TypeVar("T")
+
+
+class Unknown(Enum):
+    """What only a run can say; see `StepRunner.evaluate`."""
+
+    UNKNOWN = "unknown"
+
+
+UNKNOWN = Unknown.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +130,7 @@ class StepRunner(Protocol):
     ledger: Ledger
     policy: Policy
     expected_documents: int  # documents that were read, for progress
+    expected_groups: int  # groups that were made of them
     left_out: list[str]  # files that were not read, in words
     moved: list[str]  # files that moved to a done folder, in words
     retry: Retry | None
@@ -182,6 +194,22 @@ class StepRunner(Protocol):
         """Record an outcome that no model gave, such as that of reading."""
         ...
 
+    def evaluate(
+        self, function: Callable[[Document], T], document: Document
+    ) -> T | Unknown:
+        """Return what a flow's function gives for a document; UNKNOWN where only a run can say."""
+        ...
+
+    def assumed_group_size(self, flow: str, documents: int) -> int:
+        """Return the size of groups whose keys are not known yet; a planner notes the assumption."""
+        ...
+
+    def start_groups(
+        self, run: RunContext, groups: Sequence[tuple[Document, Sequence[Document]]]
+    ) -> list[Document]:
+        """Record groups with their members, and return them as they go on."""
+        ...
+
     def run_batch(
         self,
         run: RunContext,
@@ -219,6 +247,7 @@ class Engine:
         self.policy = project.policy(self.env)
         self.prompts = project.prompts
         self.expected_documents = 0  # documents that were read, for progress
+        self.expected_groups = 0  # groups that were made of them
         self.left_out: list[str] = []  # files that were not read, in words
         self.moved: list[str] = []  # files that moved to a done folder, in words
         # True asks again for answers that were paid in earlier runs
@@ -313,6 +342,7 @@ class Engine:
     def on_outcome(self, notify: OnOutcome) -> Iterator[None]:
         """Call a function with every outcome inside this block, on the engine's thread."""
         self.expected_documents = 0
+        self.expected_groups = 0
         self.left_out = []
         self.moved = []
         self._listeners.append(notify)
@@ -492,6 +522,43 @@ class Engine:
         """Put an outcome on record that no model gave, such as that of reading."""
         self._portal.call(self.ledger.record_outcome, run.id, document, outcome)
         self._notify(document, outcome)
+
+    def evaluate(
+        self, function: Callable[[Document], T], document: Document
+    ) -> T | Unknown:
+        """Return what a flow's function gives for a document."""
+        return function(document)
+
+    def assumed_group_size(self, flow: str, documents: int) -> int:  # noqa: ARG002
+        """Raise RuntimeError: in a run, every key is known."""
+        raise RuntimeError("only a plan assumes the size of groups")
+
+    def start_groups(
+        self, run: RunContext, groups: Sequence[tuple[Document, Sequence[Document]]]
+    ) -> list[Document]:
+        """Record groups with their members, and return them.
+
+        A group that waits has the outcome of `group_by` that says why. That of any other is on
+        record alone: it is no answer that later steps look at.
+        """
+        started = [group for group, _ in groups]
+        self.ledger.groups.record(run.id, started)
+        self.expected_groups += len(started)
+
+        async def record_all() -> None:
+            recordings = [
+                self.ledger.record_outcome(
+                    run.id, group, group.outcomes.get(GROUP_BY) or _grouped(group)
+                )
+                for group in started
+            ]
+            await asyncio.gather(*recordings)
+
+        self._portal.call(record_all)
+        for group in started:
+            if group.stopped:
+                self._notify(group, group.stopped)
+        return started
 
     def write_documents(
         self, batches: Iterable[Batch], folder: Path, *, keep: bool
@@ -744,6 +811,16 @@ class Engine:
         self._note_served(outcome)
         for notify in self._listeners:
             notify(document, outcome)
+
+
+def _grouped(group: Document) -> Outcome:
+    """Return the outcome of a group that has all of its members."""
+    return Outcome(
+        step=GROUP_BY,
+        status="accepted",
+        value={"members": [member.id for member in group.members]},
+        sensitivity=group.sensitivity,
+    )
 
 
 def _new_run_id(now: float) -> str:

@@ -58,6 +58,7 @@ Cause = Literal[
     # deferred: every call failed before an answer could be checked; up to version 0.1 for each of
     # the three above
     "provider_fault",
+    "members",  # deferred: a group whose members are not all there, or are too many
     "earlier_step",  # skipped: an earlier step's outcome was deferred or rejected
     "condition",  # skipped: the step's `only=` condition is false
     "reviewer",  # rejected by a reviewer
@@ -75,6 +76,10 @@ RejectionKind = Literal[
     "uncertified",  # no valid certificate shows it capable
     "cost",  # certified, but more expensive than the chosen models
 ]
+
+
+# The step of the outcomes of groups, and of documents that are in none.
+GROUP_BY = "group_by"
 
 
 def rank(sensitivity: Sensitivity) -> int:
@@ -434,19 +439,37 @@ class PageFile:
     text_hash: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One document of a group, as it was when the group was made.
+
+    `values` are its accepted outputs by step. A guard that keeps a member from a model keeps its
+    group from it, too: therefore language and metadata are here.
+    """
+
+    id: str
+    hash: str
+    sensitivity: Sensitivity  # the strictest of the document and of its outcomes
+    language: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+    values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Document:
     """One input. Missing sensitivity means restricted.
 
     `id` is stable and readable (path below the source folder, `#row` for rows). Where a run reads
     several sources, the source is in front of it from the second one on. A document that could not
-    be read has empty text and a deferred outcome of the step `read`.
+    be read has empty text and a deferred outcome of the step `read`. A group, made by `group_by`, is
+    a document with `members`.
     """
 
     id: str
     text: str = field(repr=False)
     sensitivity: Sensitivity = "restricted"
-    sensitivity_source: str = "flow"  # who set it: the flow, or the document itself
+    # who set it: the flow, the document itself, or the members of a group
+    sensitivity_source: str = "flow"
     language: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
@@ -456,11 +479,16 @@ class Document:
     pages: tuple[PageWords, ...] = field(default=(), repr=False)
     # None where there are no pages to look at, and once the text was changed
     page_file: PageFile | None = field(default=None, repr=False)
+    # of a group: the documents that it was made of, in their order
+    members: tuple[Member, ...] = ()
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 (hex) of the text."""
-        return text_hash(self.text)
+        """SHA-256 (hex) of the text; of a group, that of its text and its members' hashes."""
+        if not self.members:
+            return text_hash(self.text)
+        hashes = [member.hash for member in self.members]
+        return canonical_hash([text_hash(self.text), hashes])
 
     @property
     def own_id(self) -> str:
@@ -544,7 +572,7 @@ class Batch:
     futures, and `.map` over it.
     """
 
-    __slots__ = ("_documents", "first", "size", "total")
+    __slots__ = ("_documents", "first", "noun", "size", "total")
 
     def __init__(
         self,
@@ -553,9 +581,14 @@ class Batch:
         first: int = 1,
         total: int | None = None,
         size: int | None = None,
+        noun: str = "documents",
     ) -> None:
-        """`size` is the number of documents. It must be given for stored ones."""
+        """`size` is the number of documents. It must be given for stored ones.
+
+        `noun` says what they are in labels: documents, or groups of them.
+        """
         self._documents = documents
+        self.noun = noun
         self.first = first
         self.total = total
         self.size: int = len(documents) if isinstance(documents, tuple) else size or 0
@@ -570,22 +603,44 @@ class Batch:
     def label(self) -> str:
         """Such as `documents 51-100 of 640`."""
         last = self.first + self.size - 1
-        label = f"documents {self.first}-{last}"
+        label = f"{self.noun} {self.first}-{last}"
         if self.total:
             label += f" of {self.total}"
         return label
 
     def with_documents(self, documents: tuple[Document, ...]) -> Batch:
         """Return a batch at the same place in the run with other documents, in memory."""
-        return Batch(documents, first=self.first, total=self.total)
+        return Batch(documents, first=self.first, total=self.total, noun=self.noun)
 
     def as_handle(self, stored: StoredDocuments) -> Batch:
         """Return the same batch as a handle on its stored documents."""
-        return Batch(stored, first=self.first, total=self.total, size=self.size)
+        return Batch(
+            stored,
+            first=self.first,
+            total=self.total,
+            size=self.size,
+            noun=self.noun,
+        )
+
+    def called(self, noun: str) -> Batch:
+        """Return the same batch with another word for its documents."""
+        return Batch(
+            self._documents,
+            first=self.first,
+            total=self.total,
+            size=self.size,
+            noun=noun,
+        )
 
     def with_total(self, total: int) -> Batch:
         """Return the same batch in a run of `total` documents."""
-        return Batch(self._documents, first=self.first, total=total, size=self.size)
+        return Batch(
+            self._documents,
+            first=self.first,
+            total=total,
+            size=self.size,
+            noun=self.noun,
+        )
 
     def __repr__(self) -> str:
         return f"<Batch {self.label}>"

@@ -518,7 +518,7 @@ def _work(job: Job, document: Document) -> Work:
 _FEATURE_NAMES = [
     feature.name
     for feature in fields(Features)
-    if feature.name not in ("step", "outcomes", "tags")
+    if feature.name not in ("step", "outcomes", "tags", "members")
 ]
 
 

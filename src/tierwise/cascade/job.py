@@ -116,8 +116,14 @@ def rank_of(run: RunContext, batch: Batch) -> Rank:
     """Return the rank of a batch's calls: those of later steps first, then the older batch's."""
     if run.order == "breadth":
         return FIRST_COME
-    steps_done = min((len(document.outcomes) for document in batch.load()), default=0)
+    steps_done = min((_steps_done(document) for document in batch.load()), default=0)
     return (-steps_done, batch.first)
+
+
+def _steps_done(document: Document) -> int:
+    """Return the number of steps that a document went through; a group has those of a member."""
+    most = max((len(member.values) for member in document.members), default=0)
+    return most + len(document.outcomes)
 
 
 @dataclass(kw_only=True)

@@ -207,6 +207,7 @@ class Countable(Protocol):
     """What runs a flow, and knows how many documents were read."""
 
     expected_documents: int
+    expected_groups: int
     batches_text: str  # how far provider batches are; empty without any
 
     @property
@@ -247,6 +248,7 @@ class StepBars(_Display):
         self._runner = runner
         self._counts: dict[str, Counter[str]] = {}
         self._tasks: dict[str, TaskID] = {}
+        self._of_groups: set[str] = set()  # steps over groups of documents
         self._cost = Decimal(0)
         self._unknown = 0  # calls of unknown cost
         # Nothing is known of the steps yet, and the first answer may take a minute.
@@ -256,8 +258,10 @@ class StepBars(_Display):
         self.start()
         return self
 
-    def __call__(self, document: Document, outcome: Outcome) -> None:  # noqa: ARG002 - a listener
+    def __call__(self, document: Document, outcome: Outcome) -> None:
         """Count an outcome."""
+        if document.members:
+            self._of_groups.add(outcome.step)
         counts = self._counts.setdefault(outcome.step, Counter())
         counts["done"] += 1
         counts[outcome.status] += 1
@@ -288,11 +292,17 @@ class StepBars(_Display):
             return f"{read} read, waiting for {in_batches or waits_for}"
         # A copy, since the engine's thread adds steps while this one reads.
         steps = [
-            f"{step} {counts['done']} of {expected or counts['done']}"
+            f"{step} {counts['done']} of {self._expected(step) or counts['done']}"
             for step, counts in list(self._counts.items())
         ]
         line = f"{', '.join(steps)}; {usd(self._cost, self._unknown)}"
         return f"{line}; {in_batches}" if in_batches else line
+
+    def _expected(self, step: str) -> int:
+        """Return the number of documents, or of groups, that a step will have."""
+        if step in self._of_groups:
+            return self._runner.expected_groups
+        return self._runner.expected_documents
 
     def _update_bar(self, step: str, counts: Counter[str]) -> None:
         if step not in self._tasks:
@@ -302,5 +312,5 @@ class StepBars(_Display):
         words = ("escalated", "deferred", "skipped", "waiting")
         note = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
         # It grows while documents are read.
-        total = self._runner.expected_documents or None
+        total = self._expected(step) or None
         self._bars.update(self._tasks[step], advance=1, total=total, note=note)

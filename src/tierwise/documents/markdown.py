@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tierwise.records import Document
+from tierwise.text.amounts import plural
 
 _BACKTICKS = re.compile("`+")
 _MOST_NESTED = 6  # deeper values are written as JSON
@@ -22,6 +23,10 @@ def document_page(document: Document) -> str:
     facts = {"language": document.language or "unknown", **document.metadata}
     lines = ["---", f"sensitivity: {document.strictest}", "---", ""]
     lines += [f"# {code_span(document.id)}", "", *_fields(facts, 0), ""]
+    if document.members:
+        members = [member.id for member in document.members]
+        lines += [f"Group of {plural(len(members), 'document')}:", ""]
+        lines += [*_items(members, 0), ""]
     lines += ["| step | status | model | reason |", "|---|---|---|---|"]
     for outcome in document.outcomes.values():
         cells = (outcome.step, outcome.status, outcome.model, outcome.reason)

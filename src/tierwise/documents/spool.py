@@ -18,7 +18,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tierwise.errors import Misuse
-from tierwise.records import Batch, Document, Outcome, PageFile, page_words
+from tierwise.records import (
+    Batch,
+    Document,
+    Member,
+    Outcome,
+    PageFile,
+    page_words,
+)
 from tierwise.text.private import FILE_MODE, FOLDER_MODE, open_private, private_folder
 
 _LOCK = "alive"  # held as long as the run lives; a folder whose lock is free is dead
@@ -122,6 +129,7 @@ def _to_json(document: Document) -> dict[str, Any]:
         "source": document.source,
         "pages": [asdict(page) for page in document.pages],
         "page_file": asdict(document.page_file) if document.page_file else None,
+        "members": [asdict(member) for member in document.members],
     }
 
 
@@ -132,8 +140,10 @@ def _from_json(data: dict[str, Any]) -> Document:
         outcomes[outcome.step] = outcome
     pages = tuple(page_words(page) for page in data.pop("pages"))
     page_file = data.pop("page_file")
+    members = tuple(Member(**member) for member in data.pop("members"))
     return Document(
         **data,
+        members=members,
         outcomes=outcomes,
         pages=pages,
         page_file=PageFile(**page_file) if page_file else None,

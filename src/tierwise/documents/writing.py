@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tierwise.documents.markdown import document_page
 from tierwise.documents.page_names import page_name
@@ -117,7 +118,7 @@ def _json_line(document: Document, owner: str) -> str:
         }
         for outcome in document.outcomes.values()
     }
-    fields = {
+    fields: dict[str, Any] = {
         "id": document.id,
         "hash": document.hash,
         "sensitivity": document.strictest,
@@ -125,6 +126,11 @@ def _json_line(document: Document, owner: str) -> str:
         "metadata": dict(document.metadata),
         "outcomes": steps,
     }
+    if document.members:
+        fields["members"] = [
+            {"id": member.id, "hash": member.hash, "sensitivity": member.sensitivity}
+            for member in document.members
+        ]
     if document.source or owner:
         fields["source"] = document.source
     return json.dumps(fields, ensure_ascii=False, default=str) + "\n"

@@ -318,9 +318,7 @@ def decide(
         chosen, features, policy, max_output_tokens=limit, current=current
     )
     recorded = _recorded_features(features, limit, budget_left)
-    guards = [
-        guard.name for guard in policy.rules.guards if guard.when.matches(features)
-    ]
+    guards = [guard.name for guard in policy.rules.guards if guard.applies(features)]
     return Explanation(
         document_id="",
         route=replace(chosen, choices=expected, features=recorded),

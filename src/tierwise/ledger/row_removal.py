@@ -38,6 +38,7 @@ from tierwise.ledger.tables import (
     BatchRecord,
     CallRecord,
     DeletionRecord,
+    GroupMemberRecord,
     OutcomeRecord,
     Run,
     SettledRecord,
@@ -212,6 +213,9 @@ class RowRemoval:
                 pass
             while self._delete_some_outcomes(batch):
                 pass
+            of_runs = GroupMemberRecord.run_id.in_(batch)
+            with self._writing_for_good() as connection:
+                connection.execute(delete(GroupMemberRecord).where(of_runs))
             with self._writing_for_good() as connection:
                 remove_batches(connection, batch)
 

@@ -24,6 +24,7 @@ from tierwise.ledger.budgets import (
 from tierwise.ledger.claims import HeldClaim
 from tierwise.ledger.database import Database, open_database
 from tierwise.ledger.detached import DetachedRuns
+from tierwise.ledger.groups import GroupsOfRuns
 from tierwise.ledger.leases import RunLeases
 from tierwise.ledger.operations import (
     Claim,
@@ -118,6 +119,7 @@ class Ledger:
         self.overview = Overview(database)
         self.history = History(database)
         self.folders = FoldersOfRuns(database)
+        self.groups = GroupsOfRuns(database)
         self.detached = DetachedRuns(database)
         # Reading and writing for people.
         self.reviews = Reviews(database)

@@ -443,6 +443,20 @@ class OutcomeRecord(Base):
     value_hash: Mapped[str | None]  # stays when the value is deleted
 
 
+class GroupMemberRecord(Base):
+    """A document of a group, as it was when the group was made in a run."""
+
+    __tablename__ = "group_members"
+    __table_args__ = (Index(None, "run_id", "document_id"),)
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    group_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    document_id: Mapped[str]
+    document_hash: Mapped[str]
+    sensitivity: Mapped[str]
+
+
 class SettledRecord(Base):
     """A document that a run is done with, where retention removed the run's outcomes."""
 

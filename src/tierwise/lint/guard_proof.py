@@ -162,7 +162,7 @@ def _bypasses(
     Looked at are the router's models, and the test that is made before each attempt.
     """
     rules = cases[0].policy.rules  # all cases have the same ones
-    matching = [guard for guard in rules.guards if guard.when.matches(features)]
+    matching = [guard for guard in rules.guards if guard.applies(features)]
     forbidding: dict[str, list[str]] = {}
     for tier in catalog.tiers:
         forbidding[tier] = [guard.name for guard in matching if guard.forbids(tier)]

@@ -21,6 +21,7 @@ from tierwise.documents import (
     iter_documents,
     iter_items,
 )
+from tierwise.documents.groups import PREFIX
 from tierwise.documents.places import place_of, source_of
 from tierwise.documents.readers.settings import Attachments, ReadingSettings, Tables
 from tierwise.errors import Misuse
@@ -109,6 +110,8 @@ def read_documents(
         age_s = minimum_age.total_seconds()
     elif settled is not None:
         age_s = settings.minimum_age
+    part = Shard.parse(shard)
+    run.has_shard = run.has_shard or part.of > 1
     # what decides, with a file's bytes, which documents it gives
     how = _reading(run, tables, rows_at, attachments)
     reading = [shard, text_column, max_bytes, incomplete, *how.key()]
@@ -118,7 +121,7 @@ def read_documents(
         sensitivity=sensitivity,
         text_column=text_column,
         max_bytes=max_bytes,
-        shard=Shard.parse(shard),
+        shard=part,
         incomplete=incomplete,
         left_out=left_out,
         origin=origin,
@@ -158,12 +161,14 @@ def documents_from(
     run.only_new = only_new
     origin = begin_source(run, source)
     settled = _settled(run, origin)
+    part = Shard.parse(shard)
+    run.has_shard = run.has_shard or part.of > 1
     documents = iter_items(
         items if only_new else _some(items),
         sensitivity=sensitivity,
         text_column=text_column,
         max_bytes=max_bytes,
-        shard=Shard.parse(shard),
+        shard=part,
         origin=origin,
     )
     return _batches(run, documents, batch_size, settled)
@@ -303,11 +308,11 @@ def write_documents(
     _check_out(run, root / folder)
     check_done_folders(run, [root / folder])
     run.outputs.append(place_of(folder, root))
-    done = (_result(run, batch) for batch in batches)
+    done = (result_of(run, batch) for batch in batches)
     return run.engine.write_documents(done, folder, keep=run.only_new)
 
 
-def _result(run: Run, batch: Batch | PrefectFuture[Batch]) -> Batch:
+def result_of(run: Run, batch: Batch | PrefectFuture[Batch]) -> Batch:
     """Wait for a batch. Raises TierwiseError for a task's OSError, which is none of writing."""
     if isinstance(batch, Batch):
         return batch
@@ -330,6 +335,7 @@ def _held_batches(
             if run.is_stopped:  # and may be sealed by now
                 return
             incomplete += _record_unreadable(run, batch)
+        _keep_apart(run, batch)
         total += batch.size
         run.documents += batch.size
         run.engine.expected_documents += batch.size
@@ -343,6 +349,13 @@ def _held_batches(
         )
     if run.only_new and not run.engine.retry:
         log_to_run("%d documents are new, %d were done before", total, run.settled)
+
+
+def _keep_apart(run: Run, batch: Batch) -> None:
+    """Remember ids that look like those of groups, so that no group gets one of them."""
+    for document in batch.load():
+        if document.id.startswith(PREFIX):
+            run.group_ids.add(document.id)
 
 
 def _settled(run: Run, origin: Origin) -> Settled | None:

@@ -51,13 +51,16 @@ class Progress:
         self._bars: dict[str, UUID] = {}  # artifacts by step
         self._updated_at: dict[str, float] = {}  # by step
 
-    def add(self, step: str, documents: int) -> None:
-        """Add a number of documents that went through a step."""
+    def add(self, step: str, batch: Batch) -> None:
+        """Add the documents of a batch that went through a step."""
         if TaskRunContext.get() is None:  # called without Prefect
             return
         with self._lock, warn_on_failure():
-            self._done[step] += documents
-            percent = 100 * min(1.0, self._done[step] / max(self.total, 1))
+            self._done[step] += batch.size
+            # How many groups there are is known before their first step.
+            of_groups = batch.noun != "documents" and batch.total
+            total = of_groups or self.total
+            percent = 100 * min(1.0, self._done[step] / max(total, 1))
             now = time.monotonic()
             bar = self._bars.get(step)
             if bar is None:

@@ -84,6 +84,9 @@ class Run:
         self.origins: list[Origin] = []  # the names of these sources, each once
         self.done_folders: list[DoneFolder] = []  # that files of the sources move to
         self.outputs: list[str] = []  # the names of the folders that were written
+        self.has_shard = False  # reads only a part of its documents
+        # of groups, and of documents that have such an id
+        self.group_ids: set[str] = set()
         self.settled = 0  # the number of those documents
         self.still_written = 0  # files that are left for the next run
         self.documents = 0  # the number of documents that were read and not left out

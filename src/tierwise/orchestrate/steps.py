@@ -158,7 +158,7 @@ def _run(
     _log_batch(spec.name, done)
     tag_task_run(spec.name, done)
     if run.progress:
-        run.progress.add(spec.name, done.size)
+        run.progress.add(spec.name, done)
     return run.hold(done)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from tierwise.cascade.parts import merged_outcome
+from tierwise.engine import UNKNOWN, Unknown
 from tierwise.records import Document, Outcome
 from tierwise.steps.step import Step
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +55,25 @@ def applies(only: Callable[[Document], bool], document: Document) -> bool | None
 
     Raises what `only` raises over outcomes that are known.
     """
+    result = known_value(only, document)
+    return None if result is UNKNOWN else bool(result)
+
+
+def known_value(function: Callable[[Document], T], document: Document) -> T | Unknown:
+    """Return a function of a document; UNKNOWN when it reads an assumed outcome.
+
+    Raises what it raises over outcomes that are known.
+    """
     outcomes = _GuardedOutcomes(document.outcomes)
     try:
-        result = bool(only(replace(document, outcomes=outcomes)))
+        result = function(replace(document, outcomes=outcomes))
     except Exception:
         # A flow's own code may fail in any way on an outcome that is not there yet.
         if not outcomes.was_refused:
             raise
-        return None
+        return UNKNOWN
     # It may have caught the refusal itself.
-    return None if outcomes.was_refused else result
+    return UNKNOWN if outcomes.was_refused else result
 
 
 def chance(document: Document) -> float:

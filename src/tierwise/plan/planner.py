@@ -7,11 +7,11 @@ import copy
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from tierwise.cascade import Job, RunContext
 from tierwise.cascade.call_building import build_call
@@ -30,7 +30,7 @@ from tierwise.cascade.routing import (
     skipped_by_earlier_step,
 )
 from tierwise.cascade.transport import transport_setting
-from tierwise.engine import RunRecords
+from tierwise.engine import RunRecords, Unknown
 from tierwise.errors import BudgetExceeded
 from tierwise.ledger import DeferredRow, RunFolders, RunRow, RunState, SummaryRow
 from tierwise.ledger.views.history import Key, Past
@@ -39,6 +39,7 @@ from tierwise.plan.assumed_outcomes import (
     applies,
     assumed_steps,
     chance,
+    known_value,
     merged_assumed,
     placeholder_value,
 )
@@ -55,9 +56,21 @@ from tierwise.policy.router import Policy, tokens_for, unroutable_cause, worst_c
 from tierwise.policy.rules import Features, RouteRule, Rules
 from tierwise.policy.transport import TransportSetting, Turnaround
 from tierwise.project import Project
-from tierwise.records import Batch, Document, Message, Outcome, Route, Status
+from tierwise.records import (
+    GROUP_BY,
+    Batch,
+    Document,
+    Message,
+    Outcome,
+    Route,
+    Status,
+)
+from tierwise.text.amounts import plural
 from tierwise.text.tokens import PER_MESSAGE, count_tokens, estimate_prompt_tokens
 
+T = TypeVar("T")
+# Members of a group, where no run of the flow says how many there are.
+_GROUP_SIZE = 5
 # Documents whose few-shot examples are counted; those of the others are taken to be as long.
 _COUNTED_DOCUMENTS = 5
 
@@ -135,9 +148,54 @@ class Planner(DryRunEngine):
 
     def record(self, run: RunContext, document: Document, outcome: Outcome) -> None:  # noqa: ARG002
         """Count a document that could not be read, or went through a step without a model."""
-        self.totals.documents.add(document.id)
+        if not document.members:
+            self.totals.documents.add(document.id)
         if outcome.status == "deferred":
             self.totals.add_deferred(outcome.step, document.id, outcome.reason)
+
+    def evaluate(
+        self, function: Callable[[Document], T], document: Document
+    ) -> T | Unknown:
+        """Return what a flow's function gives; UNKNOWN when it reads an assumed outcome."""
+        return known_value(function, document)
+
+    def assumed_group_size(self, flow: str, documents: int) -> int:
+        """Return the size of groups whose keys are not known yet, and note the assumption."""
+        mean = self.ledger.groups.mean_members(flow)
+        size = _GROUP_SIZE if mean is None else max(1, round(mean))
+        source = "as no run says more" if mean is None else "as in the last run"
+        assumption = (
+            f"that groups have {plural(size, 'document')}, {source} "
+            "(their keys are not known yet)"
+        )
+        self.totals.assumed[assumption] += documents
+        return size
+
+    def start_groups(
+        self,
+        run: RunContext,
+        groups: Sequence[tuple[Document, Sequence[Document]]],
+    ) -> list[Document]:
+        """Return the groups, as likely to go on as all of their members together."""
+        return [self._started_group(run, *group) for group in groups]
+
+    def _started_group(
+        self, run: RunContext, group: Document, members: Sequence[Document]
+    ) -> Document:
+        waits = group.outcomes.get(GROUP_BY)
+        if waits:
+            self.record(run, group, waits)
+            return group
+        likely = math.prod(chance(member) for member in members)
+        if likely == 1.0:
+            return group
+        outcome = AssumedOutcome(
+            step=GROUP_BY,
+            status="accepted",
+            sensitivity=group.sensitivity,
+            chance=likely,
+        )
+        return group.with_outcome(outcome)
 
     def run_job(self, job: Job, batch: Batch) -> Batch:
         """Return the batch with every document's outcome of a job's step, as far as it is known."""
@@ -184,9 +242,11 @@ class Planner(DryRunEngine):
 
     def _with_outcome(self, job: Job, document: Document) -> Document:
         """Return the document with the step's outcome, and count it."""
-        self.totals.documents.add(document.id)
-        if "read" not in document.outcomes:
-            self.totals.readable.add(document.id)
+        # a group's documents were counted already
+        if not document.members:
+            self.totals.documents.add(document.id)
+            if "read" not in document.outcomes:
+                self.totals.readable.add(document.id)
         outcome = self._skipped(job, document) or self._outcome_of_parts(job, document)
         if outcome.status == "skipped":
             self.totals.skipped[job.step.name] += 1

@@ -47,7 +47,9 @@ class Sampler(DryRunEngine):
         return [batch for batch in chosen if batch.size]
 
     def _chosen_of(self, batch: Batch) -> Batch:
-        documents = tuple(doc for doc in batch.load() if doc.id in self.chosen)
+        documents = tuple(
+            doc for doc in batch.load() if doc.id in self.chosen or doc.members
+        )
         return batch.with_documents(documents)
 
     def run_batch(
@@ -75,17 +77,21 @@ class Sampler(DryRunEngine):
             sorted(self.chosen), Decimal(0)
         )
         for run_id in self.run_ids:
+            members = self.ledger.groups.of_run(run_id)
             for attempt in self.ledger.runs.attempts(run_id):
                 if attempt.cost is None:
                     paid_unknown += 1
                 else:
                     paid += attempt.cost
-                before = costs.get(attempt.document_id, Decimal(0))
                 cost = self._cost_if_paid(attempt)
-                if before is None or cost is None:
-                    costs[attempt.document_id] = None
-                else:
-                    costs[attempt.document_id] = before + cost
+                # A group's cost is that of its members, in equal parts.
+                ids = members.get(attempt.document_id) or (attempt.document_id,)
+                for document_id in ids:
+                    before = costs.get(document_id, Decimal(0))
+                    if before is None or cost is None:
+                        costs[document_id] = None
+                    else:
+                        costs[document_id] = before + cost / len(ids)
         known = [cost for cost in costs.values() if cost is not None]
         mean = sum(known, Decimal(0)) / len(known) if known else None
         p50, p95 = whole_batch(known, of)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +18,14 @@ from tierwise.policy.catalog import Catalog, not_a_model
 from tierwise.policy.floors import AtMostWorse, FloorSetting, Probability, shares_of
 from tierwise.policy.patience import Patience
 from tierwise.policy.transport import TransportSetting
-from tierwise.records import Document, Sensitivity, Transport, canonical_hash, rank
+from tierwise.records import (
+    Document,
+    Member,
+    Sensitivity,
+    Transport,
+    canonical_hash,
+    rank,
+)
 from tierwise.steps.checks import BUILT_IN
 from tierwise.steps.step import Stakes, Step
 from tierwise.text.settings import Settings
@@ -87,6 +94,23 @@ class Features:
     budget_used: float = 0.0  # share of the budget: spent and reserved
     minutes_left: float | None = None  # until the run's deadline; None without one
     pages: int = 0  # that a model which sees is shown in this step
+    # of a group: what keeps a member from a tier keeps the group from it, too
+    members: Sequence[Member] = field(default=(), repr=False)
+
+    def of_members(self) -> Iterator[Features]:
+        """Yield the features of the group as if it were each of its members.
+
+        Its sensitivity is the strictest of theirs already, unless it was redacted since.
+        """
+        for member in self.members:
+            yield replace(
+                self,
+                language=member.language,
+                stakes=_stakes(member.metadata.get("stakes")) or self.stakes,
+                tags=member.metadata,
+                outcomes={**self.outcomes, **member.values},
+                members=(),
+            )
 
 
 def features(
@@ -120,6 +144,7 @@ def features(
         budget_used=budget_used,
         minutes_left=minutes_left,
         pages=document.pages_to_show if step.sees_pages else 0,
+        members=document.members,
     )
 
 
@@ -327,6 +352,12 @@ class Guard(Settings):
                 "`batch:`, are asked online"
             )
         return self
+
+    def applies(self, features: Features) -> bool:
+        """Return True if this guard matches a document, or a member of a group."""
+        if self.when.matches(features):
+            return True
+        return any(self.when.matches(member) for member in features.of_members())
 
     def forbids(self, tier: str) -> bool:
         """Return True if this guard keeps the documents that it matches from a tier."""
@@ -594,7 +625,7 @@ class Rules(Settings):
     def guard_against(self, tier: str, features: Features) -> Guard | None:
         """Return the first guard that keeps a document from a tier; None if the tier may see it."""
         for guard in self.guards:
-            if guard.forbids(tier) and guard.when.matches(features):
+            if guard.forbids(tier) and guard.applies(features):
                 return guard
         return None
 
@@ -609,7 +640,7 @@ class Rules(Settings):
             allowed = guard.allow_transports
             if allowed is None or "batch" in allowed:
                 continue
-            if guard.when.matches(features):
+            if guard.applies(features):
                 return guard.batch_refusal(features, stores_days)
         return None
 

@@ -106,6 +106,14 @@ REMEDIES: Mapping[Cause, Remedy] = {
         "Each reason says what helps. Mend the file or change the setting that it names, and run "
         "the flow again; then the document counts as new.",
     ),
+    "members": Remedy(
+        "A group waits for its members, or has too many",
+        _SHOW,
+        "the outcome of every document and step",
+        "Each reason names the members. Once they are accepted or rejected, `tierwise retry RUN` "
+        "makes the group again; what was paid is reused. A group that has too many needs a higher "
+        "`most`, or another key.",
+    ),
     "review": Remedy(
         "For a person's review",
         "tierwise review RUN",
