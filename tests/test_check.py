@@ -287,6 +287,19 @@ def test_a_candidate_that_a_guard_always_forbids_is_told_where_it_stands(
     ]
 
 
+def test_a_route_that_picks_by_proof_is_told_of_steps_without_any(
+    project: Checked,
+) -> None:
+    project.rules(
+        "{name: drafts, when: {step: draft}, try: [small]}\n"
+        "{name: default, pick: cheapest_capable}"
+    )
+    [found] = project.found("unproven")
+    assert found.startswith("warning 6: nothing is certified for ")
+    # Its documents take another route.
+    assert "draft" not in found.partition(", so route")[0]
+
+
 def test_what_no_model_of_a_route_may_see_is_told_as_always_deferred(
     project: Checked,
 ) -> None:

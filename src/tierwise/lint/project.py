@@ -32,6 +32,7 @@ from tierwise.lint.routes import (
     guard_findings,
     route_findings,
     transport_findings,
+    unproven_findings,
 )
 from tierwise.lint.shadowed_modules import shadowing_findings
 from tierwise.policy.certificates import Current
@@ -197,6 +198,8 @@ def _rule_findings(
     yield from route_findings(context)
     yield from guard_findings(context)
     yield from transport_findings(context)
+    certified = {certificate.step for certificate in files.certificates.all}
+    yield from unproven_findings(context, certified)
     yield from routed_findings(
         context.source, context.rules, context.catalog, context.unavailable
     )

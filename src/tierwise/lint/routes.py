@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -125,13 +125,37 @@ def route_findings(context: RuleContext) -> Iterator[Finding]:
             yield from _deferrals(context, number)
 
 
+def unproven_findings(
+    context: RuleContext, certified: Collection[str]
+) -> Iterator[Finding]:
+    """Yield routes that pick a capable model for steps of which nothing is certified."""
+    for number, route in enumerate(context.rules.routes):
+        if route.pick is None:
+            continue
+        unproven = [
+            layout.step
+            for layout in context.layouts_of(number)
+            if layout.step not in certified and _is_reached(layout, number)
+        ]
+        if not unproven:
+            continue
+        message = (
+            f"nothing is certified for {_enumerate(unproven)}, so route '{route.name}' asks the "
+            f"strongest model first; `tierwise certify {unproven[0]}` measures models, or list "
+            "them in `try`"
+        )
+        place = ("routes", number, "pick")
+        yield finding_at(context.source, place, "warning", "unproven", message)
+
+
 def _can_be_reached(layouts: Sequence[StepLayout], number: int) -> bool:
-    for layout in layouts:
-        region = layout.regions[number]
-        # None: too complex to know, so it counts as reached
-        if region is None or region:
-            return True
-    return False
+    return any(_is_reached(layout, number) for layout in layouts)
+
+
+def _is_reached(layout: StepLayout, number: int) -> bool:
+    region = layout.regions[number]
+    # None: too complex to know, so it counts as reached
+    return region is None or bool(region)
 
 
 def guard_findings(context: RuleContext) -> Iterator[Finding]:
