@@ -157,6 +157,14 @@ def test_warnings_are_no_failure_unless_asked_for(project: Checked) -> None:
     assert (project.code(), project.code("--strict")) == (0, 1)
 
 
+def test_the_doctor_tells_of_a_faulty_catalog_once(project: Checked) -> None:
+    project.write("routing_rules/catalog.yaml", "version: 1\ntierz: {}\n")
+    found = project.terminal("doctor", "--json", cwd=project.root)
+    assert found.code == 1
+    faulty = [each["what"] for each in json.loads(found.out) if each["ok"] is False]
+    assert faulty == ["catalog"]
+
+
 def test_outside_of_a_project_the_command_is_wrong(
     terminal: Terminal, tmp_path: Path
 ) -> None:

@@ -69,13 +69,17 @@ def _diagnostics(*, ask: bool) -> Iterator[Diagnostic]:
     # Without a project nothing else can be checked, so this one may raise.
     project = find_project()
     yield Diagnostic("project", True, str(project.root))
+    # Lambdas, so that `_tried` catches what reading the file raises.
+    catalog = _tried("catalog", lambda: _catalog(project))
+    rules = Diagnostic("rules", None, "looked at once the catalog is right")
+    if catalog.ok:
+        rules = _tried("rules", lambda: _rules(project))
     files = [
-        # Lambdas, so that `_tried` catches what reading the file raises.
-        _tried("catalog", lambda: _catalog(project)),
+        catalog,
         _tried(
             "prompts", lambda: ", ".join(prompt.label for prompt in project.prompts)
         ),
-        _tried("rules", lambda: _rules(project)),
+        rules,
     ]
     yield from files
     yield _tried("flows", lambda: ", ".join(project.flow_names()) or "none")
