@@ -275,6 +275,8 @@ class Attempt:
     repriced: bool = False  # the cost was filled in or changed later
     transport: Transport = "online"  # how the call was sent
     service_tier: str | None = None  # the service tier that the server reported
+    # of the prompt with its head, see `Prompt.hash`; None on record before version 0.2
+    template_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

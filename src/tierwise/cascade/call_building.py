@@ -72,6 +72,7 @@ def unanswered_attempt(
         call_hash=call.hash,
         prompt=work.prompt.label,
         prompt_hash=canonical_hash(messages),
+        template_hash=work.prompt.hash,
         policy_hash=work.run.policy.hash,
         usage=None,
         cost=None,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,6 +118,14 @@ def shown(value: Any, text: str | None) -> str:
     if value is not None:
         return json.dumps(value, indent=2, ensure_ascii=False)
     return text or ""
+
+
+def changed_prompts(variants: Iterable[Variant]) -> list[str]:
+    """Return the prompts that have several texts under one version, such as `classify v2`."""
+    templates: dict[str, set[str]] = defaultdict(set)
+    for variant in variants:
+        templates[variant.prompt].add(variant.template)
+    return sorted(name for name, hashes in templates.items() if len(hashes) > 1)
 
 
 def variants_of(desk: Desk) -> Mapping[str, list[tuple[Variant, int]]]:

@@ -248,7 +248,8 @@ class AttemptRecord(Base):
     kind: Mapped[str]
     call_hash: Mapped[str]
     prompt: Mapped[str]
-    prompt_hash: Mapped[str]
+    prompt_hash: Mapped[str]  # of the rendered messages
+    template_hash: Mapped[str | None]  # of the prompt; None before it was recorded
     policy_hash: Mapped[str]
     prompt_tokens: Mapped[int | None]
     cached_tokens: Mapped[int | None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
@@ -13,6 +14,8 @@ from fastapi.responses import RedirectResponse, Response
 from tierwise.desk.access import Person, Reviewer, Viewer
 from tierwise.desk.comparing import (
     Pair,
+    Result,
+    changed_prompts,
     pair_of,
     result_of,
     shown,
@@ -32,12 +35,47 @@ from tierwise.ledger.people.comparisons import (
     Variant,
     is_swapped,
 )
-from tierwise.review.compared_rows import ComparedRow, write_compared_rows
+from tierwise.review.compared_rows import (
+    ComparedRow,
+    ComparedRows,
+    write_compared_rows,
+)
 from tierwise.review.queue import find_texts, fitting_answer
+from tierwise.text.amounts import plural
 
 router = APIRouter()
 _LONGEST_TEXT = 200_000
 Verdicts = Mapping[str, Judged]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A comparison as the page lists it. `visible` are those of `waiting` that one may read."""
+
+    comparison: Comparison
+    documents: int
+    differing: int
+    waiting: int
+    visible: int
+    result: Result
+
+    @property
+    def state(self) -> str:
+        """How far it is, in a sentence."""
+        if not self.documents:
+            return "No document has an answer of both."
+        if not self.differing:
+            alike = plural(self.documents, "document")
+            return f"Both gave equal answers for {alike}: nothing needs a verdict."
+        differing = plural(self.differing, "document")
+        all_of = f"{differing} of {self.documents} in common have different answers"
+        if not self.waiting:
+            return f"{all_of}; each has a verdict."
+        waiting = f"{all_of}; {self.waiting} wait for a verdict"
+        unseen = self.waiting - self.visible
+        if unseen:
+            return f"{waiting}, {unseen} of them more sensitive than you may read."
+        return f"{waiting}."
 
 
 @router.get("/compare")
@@ -138,13 +176,18 @@ def golden_set(desk: TheDesk, request: Request, person: Reviewer) -> Response:
     except TierwiseError as error:
         notice = Notice(text=str(error), is_fault=True)
         return _overview(desk, request, person, notice, 422)
-    path = written.path.relative_to(desk.project.root)
     notice = Notice(
-        text=f"{written.rows} rows in {path}; next: tierwise certify {comparison.step} "
-        f"--golden {path}",
+        text=_written_text(comparison.step, written),
         lines=[f"{name} was left out: {why}" for name, why in written.left_out[:20]],
     )
     return _overview(desk, request, person, notice)
+
+
+def _written_text(step: str, written: ComparedRows) -> str:
+    path = f"golden/{written.path.name}"
+    if not written.rows:
+        return f"{path} was not written: every document was left out."
+    return f"{plural(written.rows, 'row')} in {path}. Next: tierwise certify {step} --golden {path}"
 
 
 def _overview(
@@ -155,8 +198,6 @@ def _overview(
     status: int = 200,
 ) -> Response:
     done = request.query_params.get("done", "")
-    if notice is None and done:
-        notice = Notice(text="All documents of this comparison have a verdict.")
     comparisons = []
     for comparison in desk.ledger.comparisons.all():
         pairs = _pairs(desk, comparison)
@@ -172,13 +213,29 @@ def _overview(
             if desk.access.may_see(person, pair.answered.sensitivity)
         ]
         result = result_of(pairs, verdicts)
-        comparisons.append((comparison, len(pairs), len(visible), result))
+        compared = Compared(
+            comparison=comparison,
+            documents=len(pairs),
+            differing=sum(not pair.is_same for pair in pairs),
+            waiting=len(waiting),
+            visible=len(visible),
+            result=result,
+        )
+        comparisons.append(compared)
+        if notice is None and comparison.id == done:
+            notice = Notice(text=compared.state)
+    variants = variants_of(desk)
+    changed = {
+        step: changed_prompts(variant for variant, _ in of_step)
+        for step, of_step in variants.items()
+    }
     return desk.page(
         request,
         "compare.html.j2",
         status,
         comparisons=comparisons,
-        variants=variants_of(desk),
+        variants={step: each for step, each in variants.items() if len(each) > 1},
+        changed=changed,
         notice=notice,
     )
 
@@ -281,7 +338,10 @@ def _golden_rows(desk: Desk, comparison: Comparison) -> list[ComparedRow]:
             break
         judged.append((pair, found))
     if not judged:
-        raise Misuse("no document of this comparison has a verdict yet")
+        raise Misuse(
+            "there is nothing to write: the first document of this comparison with different "
+            "answers has no verdict, or none has different answers"
+        )
     texts = _texts(desk, [pair for pair, _ in judged])
     rows = []
     for pair, found in judged:

@@ -36,21 +36,32 @@ if TYPE_CHECKING:
 
 Better = Literal["first", "second", "both", "neither"]
 UNDONE = "undone"
+_SHORT = 8  # characters of a hash on a page
 # Kinds of attempts that chance or the rules chose, and no earlier answer.
 _UNBIASED = ("first", "shadow")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Variant:
-    """A model with a prompt, by its name and version: `classify v2`."""
+    """A model with a prompt.
+
+    `prompt` is the prompt's name and version, such as `classify v2`. `template` is its hash: a
+    prompt may be changed without a new version. It is empty where the ledger does not know it.
+    """
 
     model: str
     prompt: str
+    template: str = ""
 
     @property
     def name(self) -> str:
-        """Such as `small, classify v2`."""
-        return f"{self.model}, {self.prompt}"
+        """Such as `small, classify v2 (1f3a90c2)`."""
+        short = self.template[:_SHORT] or "hash unknown"
+        return f"{self.model}, {self.prompt} ({short})"
+
+    def data(self) -> dict[str, str]:
+        """Return the variant as it is recorded."""
+        return {name: value for name, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +130,18 @@ class Comparisons:
                 a.step,
                 a.model,
                 a.prompt,
+                a.template_hash,
                 func.count(a.document_hash.distinct()).label("texts"),
             )
             .where(a.kind.in_(_UNBIASED), a.answer_hash.is_not(None))
-            .group_by(a.step, a.model, a.prompt)
-            .order_by(a.step, a.model, a.prompt)
+            .group_by(a.step, a.model, a.prompt, a.template_hash)
+            # Of one prompt's texts, the one that was used last comes last.
+            .order_by(a.step, a.model, a.prompt, func.max(a.seq))
         )
         found: dict[str, list[tuple[Variant, int]]] = {}
         with self._database.reading() as connection:
             for row in connection.execute(query):
-                variant = Variant(row.model, row.prompt)
+                variant = Variant(row.model, row.prompt, row.template_hash or "")
                 found.setdefault(row.step, []).append((variant, row.texts))
         return found
 
@@ -138,12 +151,12 @@ class Comparisons:
         if first == second:
             raise Misuse("compare two different models or prompts")
         one, other = sorted((first, second))
-        comparison_id = canonical_hash([step, asdict(one), asdict(other)])[:12]
+        comparison_id = canonical_hash([step, one.data(), other.data()])[:12]
         row = {
             "id": comparison_id,
             "step": step,
-            "first": asdict(first),
-            "second": asdict(second),
+            "first": first.data(),
+            "second": second.data(),
             "created_by": by,
             "created_at": time.time(),
         }
@@ -294,6 +307,7 @@ def _answers(connection: Connection, step: str, variant: Variant) -> dict[str, A
             a.step == step,
             a.model == variant.model,
             a.prompt == variant.prompt,
+            func.coalesce(a.template_hash, "") == variant.template,
             a.kind.in_(_UNBIASED),
             a.answer_hash.is_not(None),
         )
