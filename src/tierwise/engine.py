@@ -722,7 +722,7 @@ class Engine:
         """Take certificates out of the policy whose server reports another model by now."""
         policy = self.policy
         watch = self.ledger.served.watch(
-            policy.certificates.certificates, policy.catalog
+            policy.certificates.of_correctness, policy.catalog
         )
         self.suspended = watch.suspended
         self._fitting = watch.fitting

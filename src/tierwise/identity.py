@@ -39,6 +39,7 @@ class StepEvidence:
     criteria: tuple[str, ...]  # of the step's own rubric
     measure_code: str  # the hash of the rest of the measure
     sees_pages: bool = False  # whether models that see are shown the pages
+    fields: tuple[str, ...] = ()  # of the output, in a step by field
 
 
 def examples_of(project: Project, step: str) -> GoldenSet | None:
@@ -60,8 +61,14 @@ def step_evidence(
     if earlier:
         step_hash = canonical_hash([step_hash, earlier])
     criteria, needs = _measure_parts(step.correct)
+    fields = tuple(step.returns.model_fields) if step.by_field else ()
     return StepEvidence(
-        step.prompt, step_hash, criteria, code_hash(needs), step.sees_pages
+        step.prompt,
+        step_hash,
+        criteria,
+        code_hash(needs),
+        step.sees_pages,
+        fields,
     )
 
 
@@ -157,6 +164,7 @@ def current_for(
         goldens=_goldens(project, step),
         escalate=project.rules.escalate.as_evidence(),
         today=datetime.date.today(),
+        fields=evidence.fields,
     )
 
 
@@ -200,7 +208,7 @@ def _measures(
     golden_sets = {f"{step}.jsonl"}
     if golden is not None:
         golden_sets.add(golden)
-    for certificate in project.certificates.certificates:
+    for certificate in project.certificates.of_correctness:
         if certificate.step == step:
             golden_sets.add(certificate.golden)
     hashes: dict[str, str] = {}

@@ -32,7 +32,7 @@ _SHOWN = 10  # names in an error
 _ROUTE = (
     *("step", "rule", "reason", "review"),
     *("features", "thresholds", "agrees_with", "choices", "rejected"),
-    "transports",
+    *("keeps", "transports"),
 )
 _OUTCOME = ("status", "model", "value", "reason")
 

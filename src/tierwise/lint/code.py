@@ -37,6 +37,7 @@ class StepInfo:
     prompt: str
     choices: Mapping[str, str]  # closed field -> the parameter that receives its values
     fields: tuple[str, ...]
+    by_field: bool
     current: Current | None
 
 
@@ -128,6 +129,7 @@ def _parse_step(data: Mapping[str, Any], today: datetime.date) -> StepInfo:
         prompt=data["prompt"],
         choices=data["choices"],
         fields=tuple(data["fields"]),
+        by_field=data["by_field"],
         current=current,
     )
 

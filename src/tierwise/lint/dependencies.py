@@ -69,6 +69,32 @@ def field_findings(
                 yield finding_at(source, location, "warning", "field", message)
 
 
+def floor_findings(
+    source: YamlData,
+    rules: Rules,
+    fields: Mapping[str, Collection[str]],
+    by_field: Mapping[str, bool],
+) -> Iterator[Finding]:
+    """Yield floors by field that never count: of an unknown field, or of a step that has none.
+
+    A step that declares no fields is not judged.
+    """
+    for step, floors in rules.field_floors.items():
+        declared = fields.get(step)
+        for name in floors:
+            if declared and name not in declared:
+                message = unknown_name(f"field of {step}", name, declared)
+                location: Location = ("field_floors", step, name)
+                yield finding_at(source, location, "error", "field", message)
+        if not by_field.get(step, True):
+            message = (
+                f"{step} is not judged by field, so these floors never count: "
+                f'write step("{step}", …, by_field=True), or one floor under `floors`'
+            )
+            location = ("field_floors", step)
+            yield finding_at(source, location, "error", "field", message)
+
+
 def _conditions(rules: Rules) -> Iterator[tuple[str, Condition, Location]]:
     """Yield each condition with a word for the rule that has it, and its place in the file."""
     for number, guard in enumerate(rules.guards):

@@ -13,6 +13,7 @@ from tierwise.policy.certificates import (
     Certificate,
     Certificates,
     Current,
+    FieldCertificate,
 )
 from tierwise.steps.examples import FEWEST, Example, missing_answer, read_golden
 from tierwise.steps.golden_settings import load_settings
@@ -43,6 +44,10 @@ def certificate_findings(
         ("agreements", number, certificate)
         for number, certificate in enumerate(certificates.agreements)
     ]
+    listed += [
+        ("fields", number, certificate)
+        for number, certificate in enumerate(certificates.fields)
+    ]
     for section, number, certificate in listed:
         place = (section, number)
         unknown = _unknown_names(certificate, models, steps)
@@ -58,15 +63,31 @@ def certificate_findings(
         if current.unidentified.keys() & names:
             continue  # whether it is void is only known where its models are
         reasons = certificate.void_reasons(current)
+        if reasons is None and isinstance(certificate, FieldCertificate):
+            reasons = _void_field(certificate, current)
         if reasons:
             message = _void(certificate, reasons)
             yield finding_at(source, place, "warning", "void certificate", message)
+
+
+def _void_field(certificate: FieldCertificate, current: Current) -> str | None:
+    """Return why a certificate of a field never counts for its step; None if it may."""
+    if not current.fields:
+        return f"{certificate.step} is not judged by field"
+    if certificate.field not in current.fields:
+        return unknown_name("field", certificate.field, current.fields)
+    return None
 
 
 def _void(certificate: Certificate, reasons: str) -> str:
     """Return that a certificate is void, and the command that makes another."""
     step = certificate.step
     chain = " > ".join(certificate.models)
+    if isinstance(certificate, FieldCertificate):
+        return (
+            f"the certificate of {chain} for {step}, field {certificate.field}, is void: {reasons}; "
+            f'measure again with `tierwise certify {step} --by-field --models "{chain}"`'
+        )
     if isinstance(certificate, AgreementCertificate):
         teacher = certificate.teacher
         return (

@@ -139,7 +139,7 @@ def _read_certificates(files: ProjectFiles) -> None:
     try:
         files.certificates = load_certificates(path)
         # without certificates there may be no file, and nothing in it to point at
-        if files.certificates.all:
+        if files.certificates.all or files.certificates.fields:
             files.certificates_source = read_yaml(path)
     except ConfigError as fault:
         files.faults.append(fault)

@@ -119,13 +119,15 @@ def _policy_cases(
 ) -> list[_PolicyCase]:
     """Return policies with all models available, without certificates and with valid ones."""
     cases = [_PolicyCase(Policy(catalog=catalog, rules=rules), None)]
-    own = [certificate for certificate in certificates.all if certificate.step == step]
+    listed = (*certificates.all, *certificates.fields)
+    own = [certificate for certificate in listed if certificate.step == step]
     if own:
         current = Current(
             identities=dict.fromkeys(catalog.models, ""),
             prompt_hash="",
             step_hash="",
             today=datetime.date.today(),
+            fields=tuple(rules.field_floors.get(step, ())),
         )
         valid = Certificates()
         for certificate in own:

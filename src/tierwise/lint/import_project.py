@@ -174,6 +174,7 @@ def _describe_step(step: Step, path: Path, current: Current | None) -> dict[str,
         "prompt": step.prompt,
         "choices": dict(step.choices),
         "fields": list(step.returns.model_fields),
+        "by_field": step.by_field,
         "current": evidence,
     }
 

@@ -14,7 +14,11 @@ from tierwise.lint.code import (
     prompt_findings,
     step_order,
 )
-from tierwise.lint.dependencies import dependency_findings, field_findings
+from tierwise.lint.dependencies import (
+    dependency_findings,
+    field_findings,
+    floor_findings,
+)
 from tierwise.lint.deployments import deployment_findings
 from tierwise.lint.evidence import certificate_findings, golden_findings
 from tierwise.lint.examples import example_findings
@@ -145,6 +149,8 @@ def _file_findings(
         flows = step_order(files.root)
         yield from dependency_findings(files.rules_source, files.rules, flows)
         yield from field_findings(files.rules_source, files.rules, fields)
+        by_field = {step.name: step.by_field for step in code.steps}
+        yield from floor_findings(files.rules_source, files.rules, fields, by_field)
     yield from _check_name_findings(files, code)
     if files.certificates_source and files.catalog:
         yield from certificate_findings(
@@ -156,7 +162,8 @@ def _file_findings(
         )
     if code.steps:
         yield from prompt_findings(files.prompts, files.broken_prompts, code)
-    certified = {certificate.step for certificate in files.certificates.all}
+    listed = (*files.certificates.all, *files.certificates.fields)
+    certified = {certificate.step for certificate in listed}
     yield from drift_findings(code.calls, certified)
     choices = {step.name: step.choices for step in code.steps}
     yield from golden_findings(files.root / "golden", choices)

@@ -17,7 +17,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, PlainSerializer, model_validator
 
@@ -176,6 +176,8 @@ class Current:
     escalate: Mapping[str, Any] = field(default_factory=dict)
     # golden set's file name -> hash of its examples, where a certificate depends on all of them
     goldens: Mapping[str, str] = field(default_factory=dict)
+    # the output's fields of a step by field; nothing for other steps
+    fields: tuple[str, ...] = ()
     # models -> the reason for their demotion or suspension
     demoted: Mapping[tuple[str, ...], str] = field(default_factory=dict)
 
@@ -282,10 +284,12 @@ class Certificate(Settings):
     wrong: tuple[str, ...] | None = None
     # below this confidence the first model hands the document on
     threshold: float | None = None
-    # share of the golden set that the first model answers itself
+    # share of the golden set that the first model answers itself, in all fields where it `keeps`
     coverage: Share | None = None
     # of the thresholds that were fixed before the golden set was looked at, for a classifier
     thresholds_hash: str | None = None
+    # of a chain by field: model -> field that is kept -> the confidence that it needs (None: any)
+    keeps: Mapping[str, Mapping[str, Share | None]] | None = None
     # USD a document at the prices of that day; None when unknown
     mean_cost: Usd | None = None
     # catalog name -> tokens a document, so that new prices change the order
@@ -313,7 +317,7 @@ class Certificate(Settings):
             raise ValueError(
                 "`deferred` items are among the `errors`, and those among the `n` items"
             )
-        if (self.threshold is None) != (self.coverage is None):
+        if (self.threshold is None and self.keeps is None) != (self.coverage is None):
             raise ValueError("`threshold` and `coverage` go together")
         if self.judged_by and not self.human_labels:
             raise ValueError(
@@ -321,6 +325,8 @@ class Certificate(Settings):
             )
         if self.mean_usage is not None and set(self.mean_usage) != set(self.models):
             raise ValueError("`mean_usage` needs one entry for each of `models`")
+        if not set(self.keeps or ()) <= set(self.models):
+            raise ValueError("`keeps` names a model that is not one of `models`")
         if self.expires <= self.date:
             raise ValueError("`expires` must be later than `date`")
         # The bound is recomputed without SciPy: a certificate edited by hand is refused at load.
@@ -430,6 +436,10 @@ class Certificate(Settings):
             return self.at_most_worse <= floor.worse and self.than in floor.references
         return self.at_most_worse is None and self.bound >= floor
 
+    def escalation(self, escalate: Mapping[str, Any]) -> str:
+        """Return the hash of the part of the rules' `escalate` that this result depends on."""
+        return escalation_hash(escalate, self.models, self.threshold)
+
     def void_reasons(self, current: Current) -> str | None:
         """Return every change that voids this certificate, in one line; None while it is valid.
 
@@ -450,9 +460,7 @@ class Certificate(Settings):
             )
         if self.measure_hash != current.measures.get(self.golden, ""):
             reasons.append("what counts as right changed (the measure or its criteria)")
-        if self.escalate_hash != escalation_hash(
-            current.escalate, self.models, self.threshold
-        ):
+        if self.escalate_hash != self.escalation(current.escalate):
             reasons.append("`escalate` in the rules changed")
         if current.today >= self.expires:
             reasons.append(f"it expired on {self.expires}")
@@ -541,6 +549,35 @@ class AgreementCertificate(Certificate):
         return "; ".join(reasons) or None
 
 
+class FieldCertificate(Certificate):
+    """Dated proof for one field of a step by field, and one model.
+
+    `items` counts the golden items that say what is right in the field, and `n` those of them
+    whose value the model keeps: it passes its checks, and is as sure as the `threshold` asks.
+    """
+
+    field: str
+
+    @model_validator(mode="after")
+    def _is_of_one_model(self) -> FieldCertificate:
+        if len(self.models) != 1:
+            raise ValueError("a certificate of a field is one of a single model")
+        if self.keeps is not None:
+            raise ValueError("`keeps` is for a chain, not for a field")
+        return self
+
+    @property
+    def kept(self) -> float:
+        """Share of the items whose value is kept."""
+        if self.coverage is not None:
+            return self.coverage
+        return self.n / max(self.n, self.items or 0)
+
+    def escalation(self, escalate: Mapping[str, Any]) -> str:
+        """Return the hash for `escalate`: a value that fails a check is always handed on."""
+        return escalation_hash(escalate, self.models, 0.0)
+
+
 class Look(Settings):
     """One look at a step's labels: some candidates were tested on them, whatever came of it."""
 
@@ -559,21 +596,33 @@ class Look(Settings):
 
 
 class Certificates(Settings):
-    """All certificates of a project, one for each step and chain, in the order of these names."""
+    """All certificates of a project, one for each step and chain, in the order of these names.
+
+    Of single fields, there is one for each step, model and field.
+    """
 
     version: Literal[1] = 1
     certificates: tuple[Certificate, ...] = ()
     # of agreement with a teacher: never looked through for correctness
     agreements: tuple[AgreementCertificate, ...] = ()
+    # of single fields: never looked through for whole answers
+    fields: tuple[FieldCertificate, ...] = ()
     looks: tuple[Look, ...] = ()  # the oldest first
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 (hex) of everything that routing may depend on."""
         left_out = {"looks"}
-        if not self.agreements:
-            left_out.add("agreements")
-        return canonical_hash(self.model_dump(mode="json", exclude=left_out))
+        # What came later changes no hash while nothing uses it.
+        for section in ("agreements", "fields"):
+            if not getattr(self, section):
+                left_out.add(section)
+        meaning = self.model_dump(mode="json", exclude=left_out)
+        for section in ("certificates", "agreements", "fields"):
+            for certificate in meaning.get(section, ()):
+                if certificate["keeps"] is None:
+                    del certificate["keeps"]
+        return canonical_hash(meaning)
 
     def number_of_look(
         self, step: str, tried: str, shows: Literal["agreement"] | None = None
@@ -646,8 +695,32 @@ class Certificates(Settings):
 
     @property
     def all(self) -> tuple[Certificate, ...]:
-        """Return the certificates of correctness, then those of agreement."""
+        """Return the certificates of correctness, then those of agreement: of whole answers."""
         return (*self.certificates, *self.agreements)
+
+    @property
+    def of_correctness(self) -> tuple[Certificate, ...]:
+        """Return the certificates of correctness, of whole answers and of single fields."""
+        return (*self.certificates, *self.fields)
+
+    def find_field(self, step: str, model: str, field: str) -> FieldCertificate | None:
+        """Return the certificate of a model for one field, valid or not."""
+        return self._fields_by_key.get((step, model, field))
+
+    def fields_of(self, step: str, model: str) -> tuple[FieldCertificate, ...]:
+        """Return the certificates of a model for single fields, valid or not."""
+        return tuple(
+            certificate
+            for certificate in self.fields
+            if certificate.step == step and certificate.models == (model,)
+        )
+
+    @cached_property
+    def _fields_by_key(self) -> dict[tuple[str, str, str], FieldCertificate]:
+        return {
+            (certificate.step, certificate.models[0], certificate.field): certificate
+            for certificate in self.fields
+        }
 
     def find_agreement(
         self, step: str, models: Sequence[str]
@@ -661,36 +734,46 @@ class Certificates(Settings):
     def with_certificate(self, certificate: Certificate) -> Certificates:
         """Return a copy with this one in place of the one for the same step and chain."""
         # Sorted, so that a file under version control changes only where something was measured.
+        if isinstance(certificate, FieldCertificate):
+            return self._with(fields=_replaced(self.fields, certificate))
         if isinstance(certificate, AgreementCertificate):
-            others = [
-                each
-                for each in self.agreements
-                if (each.step, each.models) != (certificate.step, certificate.models)
-            ]
-            agreements = sorted(
-                [*others, certificate], key=lambda each: (each.step, each.models)
-            )
-            return Certificates(
-                certificates=self.certificates,
-                agreements=tuple(agreements),
-                looks=self.looks,
-            )
-        by_key = {**self._by_key, (certificate.step, certificate.models): certificate}
-        ordered = tuple(by_key[key] for key in sorted(by_key))
-        return Certificates(
-            certificates=ordered, agreements=self.agreements, looks=self.looks
-        )
+            return self._with(agreements=_replaced(self.agreements, certificate))
+        return self._with(certificates=_replaced(self.certificates, certificate))
 
     def with_look(self, look: Look) -> Certificates:
         """Return a copy with this look, unless it is there already."""
         known = {(each.step, each.tried) for each in self.looks}
         if (look.step, look.tried) in known:
             return self
-        return Certificates(
-            certificates=self.certificates,
-            agreements=self.agreements,
-            looks=(*self.looks, look),
-        )
+        return self._with(looks=(*self.looks, look))
+
+    def _with(self, **changed: Any) -> Certificates:
+        """Return a copy with other lists; not `model_copy`, which would copy what is cached."""
+        lists = {
+            "certificates": self.certificates,
+            "agreements": self.agreements,
+            "fields": self.fields,
+            "looks": self.looks,
+        }
+        return Certificates(**{**lists, **changed})
+
+
+CertificateKey = tuple[str, tuple[str, ...], str]
+
+
+def key_of(certificate: Certificate) -> CertificateKey:
+    """Return step, models and field: a list of certificates has each once, in this order."""
+    field = certificate.field if isinstance(certificate, FieldCertificate) else ""
+    return certificate.step, certificate.models, field
+
+
+C = TypeVar("C", bound=Certificate)
+
+
+def _replaced(listed: Sequence[C], certificate: C) -> tuple[C, ...]:
+    by_key = {key_of(each): each for each in listed}
+    by_key[key_of(certificate)] = certificate
+    return tuple(by_key[key] for key in sorted(by_key))
 
 
 def load_certificates(path: Path) -> Certificates:
@@ -702,15 +785,19 @@ def load_certificates(path: Path) -> Certificates:
     lists: dict[str, Sequence[Certificate]] = {
         "certificates": certificates.certificates,
         "agreements": certificates.agreements,
+        "fields": certificates.fields,
     }
     for section, listed in lists.items():
-        seen: set[tuple[str, tuple[str, ...]]] = set()
+        seen: set[CertificateKey] = set()
         for i, certificate in enumerate(listed):
-            key = (certificate.step, certificate.models)
+            key = key_of(certificate)
             if key in seen:
                 names = ", ".join(certificate.models)
+                what = certificate.step
+                if isinstance(certificate, FieldCertificate):
+                    what = f"{what}, field {certificate.field},"
                 raise source.error(
-                    f"a second certificate of {certificate.step} for {names}; keep one",
+                    f"a second certificate of {what} for {names}; keep one",
                     (section, i),
                 )
             seen.add(key)
@@ -731,7 +818,11 @@ def save_certificates(
     if look is not None:
         updated = updated.with_look(look)
     data = updated.model_dump(exclude_none=True)
-    for section in ("agreements", "looks"):
+    # A threshold of None says that a field is kept whatever its confidence.
+    for number, certificate in enumerate(updated.certificates):
+        if certificate.keeps is not None:
+            data["certificates"][number]["keeps"] = certificate.keeps
+    for section in ("agreements", "fields", "looks"):
         if not data[section]:
             del data[section]
     write_yaml(path, data, header=HEADER)

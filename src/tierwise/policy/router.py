@@ -10,6 +10,13 @@ from functools import cached_property
 from typing import NamedTuple
 
 from tierwise.policy.agreement import NO_TIERS, agreement_doubt, agreements_for
+from tierwise.policy.by_field import (
+    KeptFields,
+    evidence_of,
+    field_chains,
+    kept_fields,
+    why_nothing_is_kept,
+)
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.policy.certificates import (
     AgreementCertificate,
@@ -35,6 +42,7 @@ from tierwise.records import (
 _NO_THRESHOLDS: Mapping[str, float] = {}
 _NO_DOUBTS: Mapping[str, str] = {}
 _NO_TEACHERS: Mapping[str, str] = {}
+_NO_KEEPS: Mapping[str, KeptFields] = {}
 _NAMED = "the order that the route names"
 # What a document waits for that has no model left, the easiest to mend first. The other kinds of
 # rejections need other rules, or another document.
@@ -70,6 +78,8 @@ class CandidateOrder(NamedTuple):
     thresholds: Mapping[str, float] = _NO_THRESHOLDS
     # model -> teacher, where agreement is the evidence and not correctness
     agrees_with: Mapping[str, str] = _NO_TEACHERS
+    # model -> the fields that are kept of its answer: see `Route`
+    keeps: Mapping[str, KeptFields] = _NO_KEEPS
 
 
 NO_CANDIDATE = CandidateOrder((), "no acceptable model is left")
@@ -275,6 +285,7 @@ def route(
         reason=order.reason,
         thresholds=order.thresholds,
         agrees_with=order.agrees_with,
+        keeps=order.keeps,
     )
 
 
@@ -323,6 +334,9 @@ def _choice(
     if certificate and certificate.mean_usage:
         answer_tokens = math.ceil(certificate.mean_usage[name].completion_tokens)
     cost = model.cost(Usage(tokens_for(model, f), answer_tokens))
+    has_floors = f.step in policy.rules.field_floors
+    if has_floors and current is not None and current.fields:
+        return Choice(name, cost, _field_evidence(name, f.step, policy, current))
     if floor is None and agreement is None:
         return Choice(name, cost, "no floor is set")
     if current is None:
@@ -339,6 +353,15 @@ def _choice(
     if missing_proof is not None:
         return Choice(name, cost, missing_proof)
     return Choice(name, cost, certificate.proof if certificate else "")
+
+
+def _field_evidence(name: str, step: str, policy: Policy, current: Current) -> str:
+    """Return the fields that a model is certified for, with the evidence."""
+    floors = policy.rules.field_floors[step]
+    kept = kept_fields(policy.certificates, step, name, floors, current)
+    if kept:
+        return evidence_of([kept[field] for field in sorted(kept)])
+    return why_nothing_is_kept(policy.certificates, step, name, floors, current)
 
 
 def rejection_of(
@@ -492,7 +515,34 @@ def _as_named(
             thresholds.pop(name, None)
         if certified:
             teachers.pop(name, None)
-    return CandidateOrder(allowed, _NAMED, thresholds=thresholds, agrees_with=teachers)
+    return CandidateOrder(
+        allowed,
+        _NAMED,
+        thresholds=thresholds,
+        agrees_with=teachers,
+        keeps=_named_keeps(step, policy, allowed, current),
+    )
+
+
+def _named_keeps(
+    step: str, policy: Policy, allowed: tuple[str, ...], current: Current
+) -> dict[str, KeptFields]:
+    """Return the confidences that fields of named models need, by their certificates.
+
+    The route names the models, so a field without a certificate is kept as it is. A model that
+    needs no confidence for any field is left out.
+    """
+    floors = policy.rules.field_floors.get(step, {})
+    keeps: dict[str, KeptFields] = {}
+    for name in allowed if current.fields else ():
+        kept = kept_fields(policy.certificates, step, name, floors, current)
+        thresholds = {
+            field: kept[field].threshold if field in kept else None
+            for field in current.fields
+        }
+        if any(threshold is not None for threshold in thresholds.values()):
+            keeps[name] = thresholds
+    return keeps
 
 
 def _agreements(
@@ -529,6 +579,8 @@ def _by_certificates(
     trained classifier needs a certificate to be asked at all, since nothing else shows where it is
     right. A certificate of agreement with a teacher counts where the rules give a floor for it.
     """
+    if current is not None and current.fields and step in policy.rules.field_floors:
+        return _by_field(step, policy, allowed, current)
     floor = policy.floor(step)
     agreement_floor = policy.rules.agreement_floors.get(step)
     if floor is None and agreement_floor is None:
@@ -542,7 +594,8 @@ def _by_certificates(
         certified += [
             certificate
             for certificate in policy.certificates.valid_for(step, floor, current)
-            if set(certificate.models) <= set(allowed)
+            # What was measured with kept fields is no proof of the chain without them.
+            if set(certificate.models) <= set(allowed) and certificate.keeps is None
         ]
     # A threshold proves something only if answers below it are passed on.
     if "low_confidence" not in policy.rules.escalate.on:
@@ -582,6 +635,58 @@ def _by_certificates(
             for certificate in best
             if isinstance(certificate, AgreementCertificate)
         },
+    )
+
+
+def _by_field(
+    step: str, policy: Policy, allowed: tuple[str, ...], current: Current
+) -> CandidateOrder:
+    """Return the cheapest chain whose kept fields are certified, then the strongest model."""
+    floors = policy.rules.field_floors[step]
+    floor = policy.floor(step)
+    if "low_confidence" not in policy.rules.escalate.on:
+        missing = "open fields go nowhere without low_confidence under `escalate.on`"
+        return _uncertified_order(policy, allowed, missing)
+    kept = {
+        name: kept_fields(policy.certificates, step, name, floors, current)
+        for name in allowed
+    }
+    last = _last_model(policy, allowed, floor)
+    chains = list(
+        field_chains(
+            policy.certificates,
+            policy.catalog,
+            step,
+            kept,
+            last,
+            typical_cost(policy, step, last),
+            floor,
+            current,
+        )
+    )
+    if not any(kept.values()) or not chains:
+        missing = f"no chain of {step} is certified by field"
+        if floor is not None and any(kept.values()):
+            missing = f"{missing} and for whole documents at {floor:g}"
+        return _uncertified_order(policy, allowed, missing)
+    best = min(chains, key=lambda chain: chain.sort_key)
+    rejected = []
+    for name in allowed:
+        if name in best.models:
+            continue
+        if kept[name]:
+            reason = "certified by field, but more expensive than the chosen one"
+            rejected.append(Rejection(name, reason, "cost"))
+        else:
+            reason = why_nothing_is_kept(
+                policy.certificates, step, name, floors, current
+            )
+            rejected.append(Rejection(name, reason, "uncertified"))
+    return CandidateOrder(
+        best.models,
+        f"the cheapest with certified fields: {best.evidence}",
+        tuple(rejected),
+        keeps=best.keeps,
     )
 
 
@@ -747,11 +852,13 @@ def typical_cost(policy: Policy, step: str, name: str) -> Decimal | None:
     when there is no measurement or no price.
     """
     model = policy.catalog.model(name)
-    own = policy.certificates.find(step, [name])
-    if own and own.mean_usage:
-        return own.mean_usage[name].cost(model)
+    own: list[Certificate | None] = [policy.certificates.find(step, [name])]
+    own += policy.certificates.fields_of(step, name)
+    for certificate in own:
+        if certificate and certificate.mean_usage:
+            return certificate.mean_usage[name].cost(model)
     costs = []
-    for certificate in policy.certificates.certificates:
+    for certificate in policy.certificates.of_correctness:
         if certificate.step != step or not certificate.mean_usage:
             continue
         # The first of a chain: only it has seen every document, and not just the hard ones.

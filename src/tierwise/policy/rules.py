@@ -574,6 +574,12 @@ class Rules(Settings):
         description="The least quality that each step accepts: a share of right answers, 0 to 1, "
         "or `{at_most_worse: 0.02, than: MODEL}`.",
     )
+    field_floors: Mapping[str, Mapping[str, Probability]] = Field(
+        {},
+        description="The share of right answers that each field of a step by field needs, such as "
+        "`extract: {total: 0.95, date: 0.9}`. Only fields with such a certificate are kept of a "
+        "model that is not the last one.",
+    )
     agreement_floors: Mapping[str, AgreementFloor] = Field(
         {},
         description="How often a model must agree with its teacher, for each step where "
@@ -606,8 +612,9 @@ class Rules(Settings):
         for guard in meaning["guards"]:
             if guard["allow_transports"] is None:
                 del guard["allow_transports"]
-        if not self.agreement_floors:
-            del meaning["agreement_floors"]
+        for section in ("agreement_floors", "field_floors"):
+            if not meaning[section]:
+                del meaning[section]
         return canonical_hash(meaning)
 
     @cached_property
@@ -736,6 +743,7 @@ def rules_faults(
             yield source.error(not_a_model(name), location)
         elif known is not None and name not in known:
             yield source.error(unknown_name(kind, name, known), location)
+    yield from _unusable_field_floors(source, rules)
     yield from _duplicate_names(
         source, "guards", [guard.name for guard in rules.guards]
     )
@@ -786,6 +794,20 @@ def _unreachable_routes(source: YamlData, rules: Rules) -> Iterator[ConfigError]
             yield source.error(message, ("routes", number))
 
 
+def _unusable_field_floors(source: YamlData, rules: Rules) -> Iterator[ConfigError]:
+    """Yield an error for each step whose floors by field can never count."""
+    for step, floors in rules.field_floors.items():
+        place = ("field_floors", step)
+        if not floors:
+            yield source.error("names no field; write such as {total: 0.95}", place)
+        if isinstance(rules.floors.get(step), AtMostWorse):
+            message = (
+                f"{step} has a floor beside a reference, which is one for whole answers: "
+                "give it a share of right answers under `floors`, or no floor by field"
+            )
+            yield source.error(message, place)
+
+
 # A name that must exist elsewhere: its kind (model, tier or step), the name, and its location.
 UsedName = tuple[str, str, Location]
 
@@ -800,6 +822,8 @@ def _used_names(rules: Rules) -> Iterator[UsedName]:
             yield "model", floor.than, ("floors", step, "than")
     for step in rules.agreement_floors:
         yield "step", step, ("agreement_floors", step)
+    for step in rules.field_floors:
+        yield "step", step, ("field_floors", step)
     for number, rule in enumerate(rules.routes):
         yield from _route_names(rule, ("routes", number))
     for number, model in enumerate(rules.budget.allow_unpriced):

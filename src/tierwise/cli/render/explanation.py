@@ -8,10 +8,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from tierwise.cli.render.lines import WIDTH, aligned, cost_text, one_line
+from tierwise.policy.by_field import words_of
 from tierwise.text.amounts import duration, plural, total
 
 if TYPE_CHECKING:
     from tierwise.explain.decisions import Explanation
+    from tierwise.policy.by_field import KeptFields
     from tierwise.records import Attempt, Choice, Verdict
 
 KINDS = {
@@ -151,7 +153,9 @@ def _candidates(explanation: Explanation) -> Iterator[str]:
     rows = [
         (
             f"{number}. {name}",
-            _candidate_text(choices.get(name), route.thresholds.get(name)),
+            _candidate_text(
+                choices.get(name), route.thresholds.get(name), route.keeps.get(name)
+            ),
         )
         for number, name in enumerate(route.models, 1)
     ]
@@ -169,12 +173,18 @@ def _hosts(explanation: Explanation, hosts: Mapping[str, str]) -> Iterator[str]:
     yield from aligned(list(hosts.items()), indent="  ")
 
 
-def _candidate_text(choice: Choice | None, min_confidence: float | None) -> str:
+def _candidate_text(
+    choice: Choice | None,
+    min_confidence: float | None,
+    kept: KeptFields | None,
+) -> str:
     parts = ["its expected cost is not on record"]
     if choice:
         parts = [cost_text(choice.expected_cost, "about ")]
     if min_confidence is not None:
         parts.append(f"its answer counts from a confidence of {min_confidence:.2f}")
+    if kept is not None:
+        parts.append(f"of its answer are kept: {words_of(kept)}")
     if choice and choice.proof:
         parts.append(choice.proof)
     return "; ".join(parts)

@@ -20,7 +20,7 @@ def not_counting(
 ) -> Demoted:
     """Return the certificates that no longer count, each with the reason."""
     refuted = demoted(ledger.samples, certificates, rules.share_floors)
-    suspended = ledger.served.suspensions(certificates.certificates, catalog)
+    suspended = ledger.served.suspensions(certificates.of_correctness, catalog)
     return with_suspensions(refuted, suspended)
 
 
