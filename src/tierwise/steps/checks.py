@@ -27,6 +27,8 @@ from tierwise.steps.check_functions import (
 )
 from tierwise.text.numbers import missing_number, numbers_of, plain_digits
 
+# The fields of an output, as plain JSON data, that quote the document: path and quotation of each.
+Quotes = Callable[[Any], Iterator[tuple[str, str]]]
 # Of an async check, the function returns an awaitable of the reason.
 CheckFunction = Callable[..., str | None]
 AsyncCheckFunction = Callable[..., Awaitable[str | None]]
@@ -50,8 +52,8 @@ _DIGITS = re.compile(r"\d+")
 _NUMBER = re.compile(r"\d[\d.,']*")  # with its separators: 2,140.00
 # Per cent of a long quotation's characters that must occur in the document, in order.
 SAME_WORDS = 95
-_LONG_QUOTE = 20  # characters; a shorter quotation must occur exactly
-_CONTEXT = 9  # characters around a match, so that a number at its edge is read whole
+LONG_QUOTE = 20  # characters; a shorter quotation must occur exactly
+CONTEXT = 9  # characters around a match, so that a number at its edge is read whole
 _SAME_VALUE = 85  # per cent of a value's characters that must occur in its quotation
 _ALIKE = str.maketrans(
     {
@@ -85,12 +87,14 @@ class Check:
     """A named check. `escalate.on` in rules.yaml lists these names.
 
     `parameters` are those of the step that it needs, `optional` those that it has defaults for.
+    `quotes` yields the quotations that it checks, for `places_of`; None where it checks none.
     """
 
     name: str
     function: CheckFunction
     parameters: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    quotes: Quotes | None = None
 
     def __call__(
         self, output: BaseModel, document: Document, parameters: Mapping[str, Any]
@@ -153,11 +157,14 @@ async def awaited(result: Awaitable[Any]) -> Any:
         return Raised(error)
 
 
-def check(name: str) -> Callable[[CheckFunction | AsyncCheckFunction], Check]:
+def check(
+    name: str, *, quotes: Quotes | None = None
+) -> Callable[[CheckFunction | AsyncCheckFunction], Check]:
     """Make a Check of a function `(output, document, *, parameter, …) -> reason or None`.
 
-    It may be `async def`. Raises ConfigError for a function that cannot be called like that, or
-    that returns something else.
+    It may be `async def`. `quotes` takes an output as plain JSON data and yields the path and the
+    words of each quotation in it: an accepted outcome has their places. Raises ConfigError for a
+    function that cannot be called like that, or that returns something else.
     """
     if not isinstance(name, str):
         raise Misuse(
@@ -168,7 +175,7 @@ def check(name: str) -> Callable[[CheckFunction | AsyncCheckFunction], Check]:
         needed, optional = step_parameters(name, function)
         refuse_wrong_returns(name, function)
         _made.add(name)
-        return Check(name, cast("CheckFunction", function), needed, optional)
+        return Check(name, cast("CheckFunction", function), needed, optional, quotes)
 
     return wrap
 
@@ -184,7 +191,21 @@ def label_is_allowed(
     return f"{label!r} is not one of {', '.join(labels)}"
 
 
-@check("grounding")
+def quoted_evidence(data: Any) -> Iterator[tuple[str, str]]:
+    """Yield the output's `evidence`, as `evidence_is_quoted` reads it."""
+    evidence = data.get("evidence") if isinstance(data, dict) else None
+    if evidence:
+        yield "evidence", str(evidence)
+
+
+def quotes_of_fields(data: Any) -> Iterator[tuple[str, str]]:
+    """Yield the quote of each `{value, quote}` pair with a value."""
+    for name, value, quote in quoted_fields(data):
+        if value is not None and value != "" and quote:
+            yield name, str(quote)
+
+
+@check("grounding", quotes=quoted_evidence)
 def evidence_is_quoted(output: BaseModel, document: Document) -> str | None:
     """Require that the output's `evidence` occurs in the document.
 
@@ -194,10 +215,10 @@ def evidence_is_quoted(output: BaseModel, document: Document) -> str | None:
     return _quote_error("evidence", str(evidence), document)
 
 
-@check("grounding")
+@check("grounding", quotes=quotes_of_fields)
 def fields_are_quoted(output: BaseModel, document: Document) -> str | None:
     """Require for each value a quotation that occurs in the document and contains the value."""
-    for name, value, quote in _quoted_fields(output.model_dump(mode="json")):
+    for name, value, quote in quoted_fields(output.model_dump(mode="json")):
         if value is None or value == "":
             continue
         if not quote:
@@ -218,13 +239,14 @@ def taken_from_the_document(*fields: str) -> Check:
 
     def taken(output: BaseModel, document: Document) -> str | None:
         data = output.model_dump(mode="json")
-        for path, value in _named_texts(data, frozenset(fields)):
+        for path, value in named_texts(data, frozenset(fields)):
             reason = _quote_error(path, value, document)
             if reason:
                 return reason
         return None
 
-    return check("grounding")(taken)
+    names = frozenset(fields)
+    return check("grounding", quotes=lambda data: named_texts(data, names))(taken)
 
 
 @check("grounding")
@@ -278,7 +300,7 @@ def at_most_words(field: str) -> Check:
     return check("length")(length)
 
 
-def _quoted_fields(
+def quoted_fields(
     data: Any, name: str = ""
 ) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield the path, value and quote of each `{value, quote}` pair in an output."""
@@ -287,13 +309,13 @@ def _quoted_fields(
     elif isinstance(data, dict):
         for key, item in data.items():
             path = f"{name}.{key}".lstrip(".")
-            yield from _quoted_fields(item, path)
+            yield from quoted_fields(item, path)
     elif isinstance(data, list):
         for position, item in enumerate(data, 1):
-            yield from _quoted_fields(item, f"{name}[{position}]")
+            yield from quoted_fields(item, f"{name}[{position}]")
 
 
-def _named_texts(
+def named_texts(
     data: Any, names: frozenset[str], parent: str = ""
 ) -> Iterator[tuple[str, str]]:
     """Yield the path and text of each non-empty text under one of these names."""
@@ -301,7 +323,7 @@ def _named_texts(
         if key in names and isinstance(item, str) and item:
             yield path, item
         else:
-            yield from _named_texts(item, names, path)
+            yield from named_texts(item, names, path)
 
 
 def _items(data: Any, parent: str) -> Iterator[tuple[Any, str, Any]]:
@@ -334,7 +356,7 @@ def _quote_error(name: str, quote: str, document: Document) -> str | None:
         return f"`{name}` quotes nothing"
     if wanted in text:
         return None
-    if len(wanted) >= _LONG_QUOTE and _occurs_with_typos(wanted, text):
+    if len(wanted) >= LONG_QUOTE and _occurs_with_typos(wanted, text):
         return None
     return f"`{name}` quotes words that are not in the document: {quote[:80]!r}"
 
@@ -347,9 +369,9 @@ def _occurs_with_typos(quote: str, text: str) -> bool:
     # With a quotation longer than the text, the match is the text in the quotation.
     if match is None or len(quote) > len(text):
         return False
-    start = max(0, match.dest_start - _CONTEXT)
-    end = match.dest_end + _CONTEXT
-    return _has_numbers(text[start:end], quote)
+    start = max(0, match.dest_start - CONTEXT)
+    end = match.dest_end + CONTEXT
+    return has_numbers(text[start:end], quote)
 
 
 def _contains_value(quote: str, value: Any) -> bool:
@@ -363,10 +385,10 @@ def _contains_value(quote: str, value: Any) -> bool:
     else:
         # A partial match would accept a quotation of one letter for any value with that letter.
         similarity = ratio(wanted, words)
-    return similarity >= _SAME_VALUE and _has_numbers(words, wanted)
+    return similarity >= _SAME_VALUE and has_numbers(words, wanted)
 
 
-def _has_numbers(text: str, wanted: str) -> bool:
+def has_numbers(text: str, wanted: str) -> bool:
     """Return True if a text has all numbers of another, with the same or other separators.
 
     The first comparison is of the digits between separators, the second of whole numbers, so that
