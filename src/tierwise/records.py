@@ -333,12 +333,46 @@ class Route:
     features: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
+# Left, top, right and bottom, each from 0 to 1 of the page as it is displayed, from its top left.
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the words of a quotation are.
+
+    `path` is the output's field, such as `total` or `items[2].price`. `start` and `end` are the
+    span in the document's text, in characters. Where the document has pages, `page` is that of the
+    first word, counted from 1, and `boxes` are those of the words on it, one for each line.
+    """
+
+    path: str
+    start: int
+    end: int
+    page: int | None = None
+    boxes: tuple[Box, ...] = ()
+
+    def as_row(self) -> list[Any]:
+        """Return the place as plain JSON data."""
+        boxes = [list(box) for box in self.boxes]
+        return [self.path, self.start, self.end, self.page, boxes]
+
+
+def place_of_row(row: Sequence[Any]) -> Place:
+    """Return the place of a row of `Place.as_row`."""
+    path, start, end, page, boxes = row
+    return Place(path, start, end, page, tuple(tuple(box) for box in boxes))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """A document's result in a step. `value` is the accepted output as plain JSON data.
 
     `cause` says why it is not accepted; `reason` says it in words. `quotes` is true where the
     reason may repeat words of an answer or a document, so that a deletion has to rewrite it.
+
+    `places` are those of the quotations in `value` that the step's checks found in the document's
+    text: that of the step, so after a redaction the redacted one.
 
     In a step by field, `sources` names the source of each field of `value`. A deferred outcome may
     have a part of the fields: then `open_fields` are the others.
@@ -356,6 +390,7 @@ class Outcome:
     attempts: tuple[Attempt, ...] = ()
     sources: Mapping[str, FieldSource] = field(default_factory=dict)
     open_fields: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
 
     @property
     def cost(self) -> Decimal | None:
@@ -382,14 +417,13 @@ def id_in_run(source: str, own_id: str) -> str:
 class Word:
     """One word that text recognition (OCR) read on a page.
 
-    `start` and `end` are its span in the document's text. `box` is left, top, right and bottom,
-    each from 0 to 1 of the page as it is displayed, from its top left corner.
+    `start` and `end` are its span in the document's text.
     """
 
     text: str = field(repr=False)
     start: int
     end: int
-    box: tuple[float, float, float, float]
+    box: Box
     confidence: float  # 0 to 1
 
 

@@ -23,6 +23,7 @@ from tierwise.cascade.outages import (
     pause_before,
     remedy_for,
 )
+from tierwise.cascade.outcome_places import with_places
 from tierwise.cascade.parts import merged_outcome, parts_of
 from tierwise.cascade.routing import (
     features_of,
@@ -148,6 +149,7 @@ class Cascade:
                 # Not counted: the document is asked again, and its paid answers are found.
                 reason = f"in batch {held.batch}"
                 outcome = waiting_outcome(job, document, reason)
+        outcome = await with_places(job, document, outcome)
         await self._ledger.record_outcome(job.run.id, document, outcome, job.question)
         if work and not job.models and not job.run.detached:
             await self._shadows.follow(work, outcome, self._stopped)

@@ -35,6 +35,21 @@ def parts_of(job: Job, document: Document) -> tuple[Document, ...]:
     return tuple(document.with_text(piece) for piece in pieces)
 
 
+def spans_of_parts(job: Job, document: Document) -> list[tuple[int, int]]:
+    """Return where the parts of a document are in its text; none where it is processed whole."""
+    parts = parts_of(job, document)
+    if len(parts) == 1:
+        return []
+    spans: list[tuple[int, int]] = []
+    searched_from = 0
+    for part in parts:
+        start = document.text.find(part.text, searched_from)
+        if start >= 0:
+            spans.append((start, start + len(part.text)))
+            searched_from = start + 1
+    return spans
+
+
 def merged_outcome(step: Step, outcomes: Sequence[Outcome]) -> Outcome:
     """Return the document's outcome: accepted when every part's is, else that of the first other.
 

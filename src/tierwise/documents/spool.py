@@ -25,6 +25,7 @@ from tierwise.records import (
     Outcome,
     PageFile,
     page_words,
+    place_of_row,
 )
 from tierwise.text.private import FILE_MODE, FOLDER_MODE, open_private, private_folder
 
@@ -115,6 +116,7 @@ def _to_json(document: Document) -> dict[str, Any]:
             "quotes": outcome.quotes,
             "model": outcome.model,
             "sensitivity": outcome.sensitivity,
+            "places": [place.as_row() for place in outcome.places],
         }
         for outcome in document.outcomes.values()
     ]
@@ -136,7 +138,8 @@ def _to_json(document: Document) -> dict[str, Any]:
 def _from_json(data: dict[str, Any]) -> Document:
     outcomes: dict[str, Outcome] = {}
     for fields in data.pop("outcomes"):
-        outcome = Outcome(**fields)
+        places = tuple(place_of_row(row) for row in fields.pop("places"))
+        outcome = Outcome(**fields, places=places)
         outcomes[outcome.step] = outcome
     pages = tuple(page_words(page) for page in data.pop("pages"))
     page_file = data.pop("page_file")

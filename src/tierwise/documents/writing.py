@@ -13,7 +13,7 @@ from typing import Any
 from tierwise.documents.markdown import document_page
 from tierwise.documents.page_names import page_name
 from tierwise.errors import Misuse, TierwiseError
-from tierwise.records import Batch, Document, id_in_run
+from tierwise.records import Batch, Document, Outcome, Place, id_in_run
 from tierwise.text.files import open_atomically
 
 LINES = "outcomes.jsonl"
@@ -106,6 +106,26 @@ def _lines_of_others(
                 yield line
 
 
+def _place_rows(outcome: Outcome) -> dict[str, Any]:
+    """Return the field `places`; none where nothing is quoted."""
+    if not outcome.places:
+        return {}
+    return {"places": [_place_fields(place) for place in outcome.places]}
+
+
+def _place_fields(place: Place) -> dict[str, Any]:
+    """Return a place as `outcomes.jsonl` has it: with page and boxes where there are pages."""
+    fields: dict[str, Any] = {
+        "path": place.path,
+        "start": place.start,
+        "end": place.end,
+    }
+    if place.page is not None:
+        fields["page"] = place.page
+        fields["boxes"] = place.boxes
+    return fields
+
+
 def _json_line(document: Document, owner: str) -> str:
     """Return one document as a line of JSON, with its source unless that is a program's own."""
     steps = {
@@ -115,6 +135,7 @@ def _json_line(document: Document, owner: str) -> str:
             "reason": outcome.reason,
             "cause": outcome.cause,
             "model": outcome.model,
+            **_place_rows(outcome),
         }
         for outcome in document.outcomes.values()
     }

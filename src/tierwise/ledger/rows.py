@@ -23,6 +23,7 @@ from tierwise.records import (
     Usage,
     Verdict,
     canonical_hash,
+    place_of_row,
     text_hash,
 )
 
@@ -361,6 +362,7 @@ def outcome_row(
         "document_hash": document.hash,
         "status": outcome.status,
         "value": outcome.value,
+        "places": [place.as_row() for place in outcome.places] or None,
         "reason": outcome.reason,
         "cause": outcome.cause,
         "quotes": outcome.quotes,
@@ -421,6 +423,7 @@ def outcome_of(row: Any) -> Outcome:
         model=row.model,
         sensitivity=row.sensitivity,
         route=_route_of(row.route),
+        places=tuple(place_of_row(place) for place in row.places or ()),
     )
 
 

@@ -442,6 +442,8 @@ class OutcomeRecord(Base):
     question: Mapped[str | None]  # see `Step.question`
     sensitivity_source: Mapped[str | None]
     value_hash: Mapped[str | None]  # stays when the value is deleted
+    # of the quotations in the value, see `records.Place`; deleted with the value
+    places: Mapped[Any] = mapped_column(Json, nullable=True)
 
 
 class GroupMemberRecord(Base):

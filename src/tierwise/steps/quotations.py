@@ -66,23 +66,36 @@ class QuotableText:
 
         Where it occurs as whole words, other occurrences are left out: `12` is not in `2012`.
         """
-        wanted = squeezed(quote).strip(_AT_EDGES)
+        copied = squeezed(quote)
+        wanted = copied.strip(_AT_EDGES)
         if not wanted:
             return
         start = self.squeezed.find(wanted)
         if start >= 0:
-            yield from self._exact(wanted, start)
+            before, _, after = copied.partition(wanted)
+            yield from self._exact(wanted, start, before, after)
         elif len(wanted) >= LONG_QUOTE:
             found = self._with_typos(wanted)
             if found is not None:
                 yield self._span(*found)
 
-    def _exact(self, wanted: str, start: int) -> Iterator[Span]:
-        """Yield the occurrences of a squeezed quotation; the first begins at `start`."""
+    def _exact(
+        self, wanted: str, start: int, before: str, after: str
+    ) -> Iterator[Span]:
+        """Yield the occurrences of a squeezed quotation; the first begins at `start`.
+
+        `before` and `after` are the quotation's own edges, which belong to it where the text has
+        them, too.
+        """
+        text = self.squeezed
         parts_of_words: list[Span] = []
         has_whole = False
         while start >= 0:
-            span = self._span(start, start + len(wanted))
+            end = start + len(wanted)
+            if text.endswith(before, 0, start) and text.startswith(after, end):
+                span = self._span(start - len(before), end + len(after))
+            else:
+                span = self._span(start, end)
             if self._is_whole(span):
                 has_whole = True
                 yield span
@@ -90,7 +103,7 @@ class QuotableText:
                 parts_of_words.append(span)
                 if len(parts_of_words) == _MOST_TRIED:
                     break
-            start = self.squeezed.find(wanted, start + len(wanted))
+            start = text.find(wanted, end)
         if not has_whole:
             yield from parts_of_words
 

@@ -298,6 +298,7 @@ def _strip(
         meant(OutcomeRecord),
         OutcomeRecord.value.is_not(None),
         value=None,
+        places=None,
     )
     if not decisions:
         return Removed(replies, values)

@@ -71,19 +71,26 @@ def _unless_decided(decided: Any, recorded: Any) -> Any:
     )
 
 
+# The places of the recorded value are those of a decided one that is the same.
+_PLACES = case(
+    (_LAST.c.value_hash == OutcomeRecord.value_hash, OutcomeRecord.places),
+    else_=null(),
+)
+
 # Outcomes as they stand now: as recorded, but where a person decided, as decided.
 CURRENT = (
     select(
         *(
             c
             for c in OutcomeRecord.__table__.c
-            if c.key not in ("status", "value", "reason", "cause", "model")
+            if c.key not in ("status", "value", "places", "reason", "cause", "model")
         ),
         _unless_decided(
             case((_LAST.c.decision == "rejected", "rejected"), else_="accepted"),
             OutcomeRecord.status,
         ),
         _unless_decided(_LAST.c.value, OutcomeRecord.value),
+        _unless_decided(_PLACES, OutcomeRecord.places),
         _unless_decided(_SAYS, OutcomeRecord.reason),
         _unless_decided(_CAUSE, OutcomeRecord.cause),
         _unless_decided(_LAST.c.model, OutcomeRecord.model),
