@@ -83,6 +83,7 @@ DOORS = {
     "pydantic_core": {"policy", "text"},
     "rapidocr": {"documents"},
     "rapidfuzz": {"export", "steps"},
+    "regex": {"steps"},
     "ray": {"orchestrate"},
     "rich": {"cli"},
     "ruamel": {"text"},
