@@ -295,7 +295,10 @@ def test_the_time_of_a_check_decides_where_it_runs(
 
 # ---- checks that are written wrongly ------------------------------------------------------------
 
-REMEDY = "a check returns the reason of a failure as text, or None for a pass"
+REMEDY = (
+    "a check returns the reason of a failure as text, or None for a pass; one that judges field "
+    "by field returns a mapping of fields to reasons"
+)
 CALLED = "checks are called as own(output, document, *, parameter, …)"
 
 
@@ -389,15 +392,21 @@ def test_a_wrong_result_stops_the_run_with_one_error(run: Run, small: Standin) -
 
 
 def test_a_wrong_result_is_not_quoted() -> None:
-    """A list or a dict may hold words of a document."""
+    """A list or a mapping may hold words of a document."""
 
     @check("iban")
     def own(output, document):  # type: ignore[no-untyped-def]
-        return output.model_dump()
+        return list(output.model_dump().values())
 
-    with pytest.raises(ConfigError) as stopped:
-        own(OUTPUT, DOCUMENT, {})
-    assert stopped.value.message == f"the check iban returned a dict; {REMEDY}"
+    @check("iban")
+    def by_field(output, document):  # type: ignore[no-untyped-def]
+        return {"label": [output.evidence]}
+
+    for wrong, kind in ((own, "list"), (by_field, "dict")):
+        with pytest.raises(ConfigError) as stopped:
+            wrong(OUTPUT, DOCUMENT, {})
+        message = f"the check iban returned a {kind}; {REMEDY}"
+        assert stopped.value.message == message
 
 
 def test_a_reason_of_no_words_is_a_failure_that_says_so() -> None:

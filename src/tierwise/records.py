@@ -269,6 +269,7 @@ class Attempt:
     error_text: str | None = None
     finish_reason: str | None = None
     confidence: float | None = None  # of the answer, see Reply
+    field_confidences: Mapping[str, float] | None = None  # of its values, see Reply
     served_model: str | None = None  # the name that the server gave the model
     text: str | None = field(default=None, repr=False)  # the answer
     verdicts: tuple[Verdict, ...] = ()

@@ -108,6 +108,8 @@ class Fault:
     truncate: bool = False  # half the body, properly ended
     trickle: bool = False  # a space now and then, for ever
     probability: float = 1.0  # of the least likely token, for those who ask
+    # of the least likely token of a value, by key of the answer: then the tokens have its text
+    probabilities: Mapping[str, float] = field(default_factory=dict)
 
 
 OK = Fault()
@@ -389,6 +391,8 @@ def _openai(request: Request, text: str, fault: Fault, number: int) -> dict[str,
             {"token": "a", "logprob": math.log(share), "top_logprobs": []}
             for share in (1.0, fault.probability)
         ]
+        if fault.probabilities:
+            tokens = tokens_of(text, fault.probabilities)
         reply["choices"][0]["logprobs"] = {"content": tokens}
     if fault.usage is not None:
         prompt, completion = _tokens(request, text)
@@ -401,6 +405,30 @@ def _openai(request: Request, text: str, fault: Fault, number: int) -> dict[str,
     if fault.service_tier:
         reply["service_tier"] = fault.service_tier
     return reply
+
+
+def tokens_of(text: str, probabilities: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Tokens of three characters each; those of a value are as likely as its key says."""
+    unlikely: dict[int, float] = {}
+    for key, probability in probabilities.items():
+        named = json.dumps(key) + ": "
+        if named in text:
+            start = text.index(named) + len(named)
+            _, end = json.JSONDecoder().raw_decode(text, start)
+            middle = (start + end) // 2
+            unlikely[middle] = probability
+    tokens = []
+    for start in range(0, len(text), 3):
+        piece = text[start : start + 3]
+        share = min(unlikely.get(at, 1.0) for at in range(start, start + 3))
+        token = {
+            "token": piece,
+            "logprob": math.log(share),
+            "bytes": list(piece.encode()),
+            "top_logprobs": [],
+        }
+        tokens.append(token)
+    return tokens
 
 
 def _anthropic(

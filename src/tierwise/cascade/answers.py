@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,12 +20,24 @@ from tierwise.cascade.circuit import LONGEST_WAIT_S
 from tierwise.cascade.faults import decision
 from tierwise.cascade.few_shot import conversation, exceeds_window, question_of
 from tierwise.cascade.job import Work
+from tierwise.cascade.open_fields import asking, fields_to_reask, is_fault
 from tierwise.cascade.parts import split
 from tierwise.errors import BudgetExceeded
 from tierwise.policy.catalog import Model
+from tierwise.policy.kept_fields import keep_verdicts, merge
 from tierwise.policy.rules import LOW_CONFIDENCE
-from tierwise.records import Attempt, AttemptKind, Document, Message, Reply, Verdict
+from tierwise.records import (
+    Attempt,
+    AttemptKind,
+    Document,
+    FieldSource,
+    Message,
+    Reply,
+    Verdict,
+)
+from tierwise.steps.open_fields import FieldValue, field_values
 from tierwise.steps.prompts import neutral
+from tierwise.steps.step import Parsed
 from tierwise.text.tokens import count_tokens
 
 TRIES = 3  # calls of one model that keeps failing, before the next model
@@ -44,11 +57,16 @@ class Answer:
 
     `output` is None when the answer could not be parsed, not even after the repair. `shortfall` is
     the budget's refusal of a re-ask.
+
+    In a step by field, `output` is merged of the fields that were kept before and those that the
+    model `answered`, and `kept` are the fields that are kept now.
     """
 
     output: BaseModel | None
     verdicts: tuple[Verdict, ...]
     shortfall: BudgetExceeded | None = None
+    answered: Mapping[str, FieldValue] = field(default_factory=dict)
+    kept: Mapping[str, FieldValue] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[Verdict, ...]:
@@ -126,15 +144,19 @@ class Answers:
             reasons = _reasons_to_reask(work, model, turn.answer)
             if not reasons:
                 break
-            request = _reask_request(turn, reasons)
+            work, names = _reask_work(work, turn.answer)
+            request = _reask_request(turn, reasons, names)
             if exceeds_window(work, model, request):
                 break
+            before = turn
             try:
                 turn = await self._checked(work, model, request, reask_kind)
             except FailedCall:  # its attempts are on record
                 break
             except BudgetExceeded as error:
                 return replace(turn.answer, shortfall=error)
+            if work.step.by_field and turn.answer.output is None:
+                return before.answer  # its other fields were right all the same
         return turn.answer
 
     async def _checked(
@@ -145,17 +167,35 @@ class Answers:
         The verdicts are kept with the attempt, and go on record with the outcome.
         """
         reply, attempt = await self._call(work, model, messages, kind)
-        output = _parse(work, model, reply)
-        if isinstance(output, Verdict):
-            answer = Answer(None, (output,))
+        parsed = _parse(work, model, reply)
+        if isinstance(parsed, Verdict):
+            answer = Answer(None, (parsed,), kept=work.kept)
         else:
-            verdicts = await self._checking.verdicts(
-                work.step, output, work.document, work.parameters
-            )
-            answer = Answer(output, (*verdicts, *_confidence_verdict(work, reply)))
+            answer = await self._judged(work, model, parsed, reply, attempt)
         position = work.attempts.index(attempt)
         work.attempts[position] = replace(attempt, verdicts=answer.verdicts)
         return _Turn(messages, reply, answer)
+
+    async def _judged(
+        self, work: Work, model: Model, parsed: Parsed, reply: Reply, attempt: Attempt
+    ) -> Answer:
+        """Return an answer that was parsed, with the verdicts of its checks."""
+        by_field = work.step.by_field
+        # A check sees the merged output, so its parameters are not cut down to the open fields.
+        parameters = work.job.parameters if by_field else work.parameters
+        verdicts = await self._checking.verdicts(
+            work.step, parsed.output, work.document, parameters
+        )
+        verdicts = (*verdicts, *_confidence_verdict(work, reply))
+        if not by_field:
+            return Answer(parsed.output, verdicts)
+        source = FieldSource(model.name, attempt.id)
+        confidences = reply.field_confidences
+        given = field_values(work.step, parsed, source, confidences)
+        answered = {**work.answered, **given}
+        verdicts += keep_verdicts(answered, work.keeps)
+        kept = merge(work.kept, answered, verdicts)
+        return Answer(parsed.output, verdicts, answered=answered, kept=kept)
 
     async def _map_reduce(
         self, work: Work, model: Model, kind: AttemptKind, room: int
@@ -211,15 +251,15 @@ def _raised(result: _Turn | BaseException) -> _Turn:
     return result
 
 
-def _parse(work: Work, model: Model, reply: Reply) -> BaseModel | Verdict:
+def _parse(work: Work, model: Model, reply: Reply) -> Parsed | Verdict:
     """Return the output in a reply, or the failed verdict `schema` with the reason."""
     if reply.finish_reason == "length":
         return Verdict("schema", False, _cut_off(work, model, reply))
-    output = work.step.parse(reply.text)
-    if isinstance(output, Verdict) and reply.finish_reason not in _USUAL_ENDS:
-        reason = f"{output.reason} (the server's finish reason: {reply.finish_reason})"
-        return replace(output, reason=reason)
-    return output
+    parsed = work.step.parsed(reply.text)
+    if isinstance(parsed, Verdict) and reply.finish_reason not in _USUAL_ENDS:
+        reason = f"{parsed.reason} (the server's finish reason: {reply.finish_reason})"
+        return replace(parsed, reason=reason)
+    return parsed
 
 
 def _cut_off(work: Work, model: Model, reply: Reply) -> str:
@@ -269,24 +309,46 @@ def _reasons_to_reask(work: Work, model: Model, answer: Answer) -> tuple[str, ..
     """
     if answer.output is None or model.learned:
         return ()
+    if work.step.by_field and not fields_to_reask(work, answer.failed):
+        return ()
     listed = work.run.policy.rules.escalate.reasked_on
     if listed.isdisjoint(verdict.check for verdict in answer.failed):
         return ()
     return tuple(
         f"{verdict.check}: {verdict.reason}"
         for verdict in answer.failed
-        if verdict.check != LOW_CONFIDENCE
+        if is_fault(verdict)
     )
 
 
-def _reask_request(turn: _Turn, reasons: tuple[str, ...]) -> tuple[Message, ...]:
+def _reask_work(work: Work, answer: Answer) -> tuple[Work, tuple[str, ...]]:
+    """Return the work of a re-ask, and in a step by field the names of the fields it is about.
+
+    No name means the whole answer. A threshold for whole answers needs a whole answer again.
+    """
+    if not work.step.by_field or work.min_confidence is not None:
+        return work, ()
+    names = fields_to_reask(work, answer.failed)
+    stays = {
+        name: value for name, value in answer.answered.items() if name not in names
+    }
+    if not stays and not work.kept:
+        return work, ()
+    return asking(work, kept=work.kept, answered=stays, keeps=work.keeps), names
+
+
+def _reask_request(
+    turn: _Turn, reasons: tuple[str, ...], names: tuple[str, ...]
+) -> tuple[Message, ...]:
     """Return the conversation so far, with the answer and the words of its failed checks."""
     words = "; ".join(reasons)[:_LONGEST_WORDS]
-    request = (
-        f"That answer failed a check ({words}). "
-        "Answer again with the corrected JSON object only."
-    )
-    return _continued(turn, request)
+    wanted = "Answer again with the corrected JSON object only."
+    if names:
+        wanted = (
+            "Answer again with a corrected JSON object only, "
+            f"which has these fields and no others: {', '.join(names)}."
+        )
+    return _continued(turn, f"That answer failed a check ({words}). {wanted}")
 
 
 def _continued(turn: _Turn, request: str) -> tuple[Message, ...]:

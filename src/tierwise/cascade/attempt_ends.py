@@ -55,6 +55,7 @@ def answered_attempt(
         latency_s=reply.latency_s,
         finish_reason=reply.finish_reason,
         confidence=reply.confidence,
+        field_confidences=reply.field_confidences,
         served_model=reply.served_model,
         text=reply.text,
     )

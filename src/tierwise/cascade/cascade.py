@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 
@@ -16,6 +16,7 @@ from tierwise.cascade.circuit import LastSign
 from tierwise.cascade.clock import Clock
 from tierwise.cascade.faults import CAUSES, cause_of_deferral, decision, defers
 from tierwise.cascade.job import Job, Work
+from tierwise.cascade.open_fields import asking, sources_of, with_fields
 from tierwise.cascade.outages import (
     OutagePatience,
     cause_of,
@@ -47,13 +48,15 @@ from tierwise.errors import (
     TierwiseError,
 )
 from tierwise.ledger import CallLedger
+from tierwise.policy.kept_fields import NOT_KEPT, may_keep
 from tierwise.policy.router import choices, unroutable_cause
 from tierwise.policy.rules import LOW_CONFIDENCE, Features
 from tierwise.records import AttemptKind, Cause, Document, Outcome, Route, highest
+from tierwise.steps.open_fields import FieldValue
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
 # Checks that always escalate: a route has thresholds only where the rules escalate on them.
-_ALWAYS_ESCALATE = frozenset({LOW_CONFIDENCE})
+_ALWAYS_ESCALATE = frozenset({LOW_CONFIDENCE, NOT_KEPT})
 
 # A document that is refused so often, while others are answered, will always be.
 _MOST_REFUSALS = 20
@@ -79,6 +82,8 @@ class _Progress:
     causes: dict[str, Cause] = field(default_factory=dict)
     # and its last fault in words, which is among the reasons
     faults: dict[str, str] = field(default_factory=dict)
+    # in a step by field: the fields that are kept so far
+    kept: Mapping[str, FieldValue] = field(default_factory=dict)
 
 
 class Cascade:
@@ -239,14 +244,14 @@ class Cascade:
         progress = _Progress(work.job.kind)
         patience = patience_for(work, chosen)
         untried = list(chosen.models)
-        while name := await self._next_model(work, untried, progress, patience):
+        while name := await self._next_model(work, chosen, untried, progress, patience):
             model = work.run.policy.catalog.model(name)
-            min_confidence = chosen.thresholds.get(name)
+            asked, min_confidence = _asked(work, chosen, name, progress.kept)
             begun = self._attempts.clock.monotonic()
             progress.first_begun.setdefault(name, begun)
             try:
                 answer = await self._answers.ask(
-                    work, model, progress.kind, min_confidence=min_confidence
+                    asked, model, progress.kind, min_confidence=min_confidence
                 )
             except FailedCall as failure:
                 fault = failure.cause
@@ -280,6 +285,7 @@ class Cascade:
                 continue
             if answer.shortfall:
                 work.shortfall = answer.shortfall
+            progress.kept = answer.kept
             if not answer.failed:
                 work.shortfall = None
                 return _answered(work, chosen, name, answer)
@@ -290,6 +296,7 @@ class Cascade:
     async def _next_model(
         self,
         work: Work,
+        chosen: Route,
         untried: list[str],
         progress: _Progress,
         patience: OutagePatience,
@@ -300,6 +307,10 @@ class Cascade:
         """
         while untried:
             name = untried.pop(0)
+            open_fields = _open_fields(work, progress.kept)
+            if not may_keep(chosen.keeps.get(name), open_fields):
+                progress.reasons.append(f"{name}: the route keeps no open field of it")
+                continue
             if name not in self._stopped:
                 return name
             # Another document met the fault since the route was chosen, or while it was measured.
@@ -405,9 +416,10 @@ class Cascade:
         if work.shortfall:
             reason = f"budget: {reason}"
         cause = _deferral_cause(work, chosen, progress)
-        return outcome_of(
+        outcome = outcome_of(
             work, chosen, "deferred", reason=reason, cause=cause, quotes=progress.quotes
         )
+        return with_fields(outcome, work.step, progress.kept)
 
 
 def _deferral_cause(work: Work, chosen: Route, progress: _Progress) -> Cause:
@@ -457,6 +469,7 @@ def _escalate(work: Work, name: str, answer: Answer, progress: _Progress) -> boo
 def _answered(work: Work, chosen: Route, model: str, answer: Answer) -> Outcome:
     """Return the outcome of a passed answer: accepted, or deferred for a reviewer's approval."""
     value = answer.output.model_dump(mode="json") if answer.output else None
+    sources = sources_of(answer.kept)
     if chosen.review == "human":
         return outcome_of(
             work,
@@ -466,8 +479,29 @@ def _answered(work: Work, chosen: Route, model: str, answer: Answer) -> Outcome:
             cause="review",
             value=value,
             model=model,
+            sources=sources,
         )
-    return outcome_of(work, chosen, "accepted", value=value, model=model)
+    return outcome_of(
+        work, chosen, "accepted", value=value, model=model, sources=sources
+    )
+
+
+def _open_fields(work: Work, kept: Mapping[str, FieldValue]) -> list[str]:
+    """Return the fields that no model has answered so far."""
+    return [name for name in work.step.returns.model_fields if name not in kept]
+
+
+def _asked(
+    work: Work, chosen: Route, name: str, kept: Mapping[str, FieldValue]
+) -> tuple[Work, float | None]:
+    """Return the work that a model is asked for, and the confidence that its answer needs.
+
+    A threshold is certified for whole answers, so none applies to a part.
+    """
+    if not work.step.by_field:
+        return work, chosen.thresholds.get(name)
+    asked = asking(work, kept=kept, keeps=chosen.keeps.get(name))
+    return asked, None if kept else chosen.thresholds.get(name)
 
 
 def _count_costs(work: Work, outcome: Outcome) -> None:

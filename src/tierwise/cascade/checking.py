@@ -75,15 +75,16 @@ class Checking:
     ) -> tuple[Verdict, ...]:
         """Return the verdicts of all checks in their order, `schema` first.
 
-        Raises ConfigError for a check whose result is neither a text nor None.
+        Raises ConfigError for a check whose result is of another kind than reasons or None.
         """
         verdicts = [Verdict("schema", True)]
         for check in step.checks:
             verdict = check.unscored(parameters)
-            if verdict is None:
-                result = await self._result(check, output, document, parameters)
-                verdict = check.verdict(result)
-            verdicts.append(verdict)
+            if verdict is not None:
+                verdicts.append(verdict)
+                continue
+            result = await self._result(check, output, document, parameters)
+            verdicts.extend(check.verdicts(result, output))
         return tuple(verdicts)
 
     async def _result(

@@ -11,6 +11,7 @@ from tierwise.cascade.job import Work
 from tierwise.policy.catalog import Model
 from tierwise.records import Document, Message, rank
 from tierwise.steps.examples import Example
+from tierwise.steps.open_fields import asked_fields
 
 
 def conversation(work: Work, model: Model) -> tuple[Message, ...]:
@@ -79,7 +80,7 @@ def _as_turn(work: Work, example: Example) -> tuple[Message, Message]:
     question = _render(work, example.document())[1]
     answer = {
         name: example.expected[name]
-        for name in work.step.returns.model_fields
+        for name in asked_fields(work.step)
         if name in example.expected
     }
     return (question, Message("assistant", json.dumps(answer, ensure_ascii=False)))

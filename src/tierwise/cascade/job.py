@@ -30,6 +30,7 @@ from tierwise.records import (
     Route,
 )
 from tierwise.steps.examples import ExampleSelector
+from tierwise.steps.open_fields import FieldValue
 from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Step, without_limits
 
@@ -73,7 +74,7 @@ class Job:
     """One step over some documents.
 
     `models` replaces the router's choice when models are measured; `thresholds` are the confidences
-    that their answers need.
+    that their answers need, and `keeps` the fields that are kept of them (see `Route`).
     """
 
     run: RunContext
@@ -84,6 +85,7 @@ class Job:
     selector: ExampleSelector | None = None  # for models that use few-shot examples
     models: tuple[str, ...] = ()
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    keeps: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     kind: AttemptKind = "first"  # of a document's first call
     only: Callable[[Document], bool] | None = None
     # by document id: outcomes that need no call
@@ -138,6 +140,12 @@ class Work:
     question: tuple[Message, ...] = ()
     chosen: Route | None = None  # the route that is run
     min_confidence: float | None = None  # the confidence that an answer needs
+    # In a step by field: the fields that are kept so far, and in a re-ask those of the same model
+    # that are not asked again.
+    kept: Mapping[str, FieldValue] = field(default_factory=dict)
+    answered: Mapping[str, FieldValue] = field(default_factory=dict)
+    # the fields that the route keeps of the model; None: each that passes its checks
+    keeps: Mapping[str, float | None] | None = None
     transport: TransportSetting = "auto"  # as the run or the route sets it
     # model -> transport and reason of its first call, where there was a choice
     transports: dict[str, TransportChoice] = field(default_factory=dict)

@@ -91,6 +91,7 @@ def route_for(work: Work, policy: Policy, budget_left: Decimal | None) -> Route:
             models=job.models,
             reason="the models that are measured",
             thresholds=job.thresholds,
+            keeps=job.keeps,
         )
     return routed(work, policy, budget_left)
 

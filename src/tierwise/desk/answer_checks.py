@@ -33,5 +33,8 @@ def failed_checks(
     document = Document(
         id=item.document_id, text=text, sensitivity=item.outcome.sensitivity
     )
-    verdicts = [check(output, document, parameters) for check in step.checks]
-    return [verdict for verdict in verdicts if verdict.passed is False]
+    failed: list[Verdict] = []
+    for check in step.checks:
+        verdicts = check.on(output, document, parameters)
+        failed.extend(verdict for verdict in verdicts if verdict.passed is False)
+    return failed

@@ -21,6 +21,7 @@ from tierwise.errors import Misuse
 from tierwise.records import (
     Batch,
     Document,
+    FieldSource,
     Member,
     Outcome,
     PageFile,
@@ -117,6 +118,8 @@ def _to_json(document: Document) -> dict[str, Any]:
             "model": outcome.model,
             "sensitivity": outcome.sensitivity,
             "places": [place.as_row() for place in outcome.places],
+            "sources": {name: asdict(each) for name, each in outcome.sources.items()},
+            "open_fields": outcome.open_fields,
         }
         for outcome in document.outcomes.values()
     ]
@@ -139,7 +142,12 @@ def _from_json(data: dict[str, Any]) -> Document:
     outcomes: dict[str, Outcome] = {}
     for fields in data.pop("outcomes"):
         places = tuple(place_of_row(row) for row in fields.pop("places"))
-        outcome = Outcome(**fields, places=places)
+        sources = fields.pop("sources")
+        outcome = Outcome(
+            **{**fields, "open_fields": tuple(fields["open_fields"])},
+            places=places,
+            sources={name: FieldSource(**each) for name, each in sources.items()},
+        )
         outcomes[outcome.step] = outcome
     pages = tuple(page_words(page) for page in data.pop("pages"))
     page_file = data.pop("page_file")

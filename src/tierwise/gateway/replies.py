@@ -57,6 +57,7 @@ def to_reply(
         latency_s=latency_s,
         served_model=served_model(exchange.body),
         confidence=fields.confidence,
+        field_confidences=fields.field_confidences,
         thinking_tokens=_thinking_tokens(fields, exchange, model, usage),
         service_tier=service_tier(exchange.body, exchange.headers),
     )

@@ -9,12 +9,12 @@ for in the content, then in a tool call's arguments that have the fields that we
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tierwise.gateway.logprobs import confidence_of, field_confidences
 from tierwise.records import Call
 from tierwise.text.half_characters import without_halves
 from tierwise.text.json_objects import find_objects
@@ -69,7 +69,6 @@ _THOUGHT_FIELDS = (
 # Marks of a tool call in a text: Qwen and Hermes, Mistral, Llama.
 _WRITTEN_CALL = re.compile(r"\A\s*(?:<tool_call>|\[TOOL_CALLS\]|<\|python_tag\|>)")
 _DEEPEST = 6  # parts in parts
-_LEAST_LOGPROB = -1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +93,7 @@ class ReplyFields:
     other_parts: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     confidence: float | None = None
+    field_confidences: Mapping[str, float] | None = None
 
 
 @dataclass
@@ -144,7 +144,8 @@ def read_reply(body: Mapping[str, Any], call: Call) -> ReplyFields:
         answer_in=_field_with_answer(thoughts, call),
         other_parts=tuple(content.other_types),
         tools=tuple(_tool_name(tool_call) for tool_call in tool_calls),
-        confidence=_confidence(choice.get("logprobs")),
+        confidence=confidence_of(choice.get("logprobs")),
+        field_confidences=field_confidences(choice.get("logprobs"), answer),
     )
 
 
@@ -416,36 +417,6 @@ def _field_with_answer(thoughts: Mapping[str, str], call: Call) -> str:
         if _has_the_fields(_parsed(answer), call):
             return name
     return ""
-
-
-# ---- log-probabilities
-
-
-def _confidence(logprobs: Any) -> float | None:
-    """Return the probability of the least likely token; None where one of them is no probability."""
-    values = _log_probabilities(logprobs)
-    if not values:
-        return None
-    for value in values:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        # The lower bound is below all that servers write for "almost never", such as -9999.
-        if not is_number or not _LEAST_LOGPROB < value <= 0:
-            return None
-    return math.exp(min(values))
-
-
-def _log_probabilities(logprobs: Any) -> list[Any]:
-    """Return each token's log-probability, in OpenAI's form or the one before it."""
-    tokens = logprobs
-    if isinstance(logprobs, Mapping):
-        tokens = logprobs.get("content")
-        if not tokens and isinstance(logprobs.get("token_logprobs"), list):
-            return list(logprobs["token_logprobs"])
-    if not isinstance(tokens, list):
-        return []
-    return [
-        token.get("logprob") if isinstance(token, Mapping) else None for token in tokens
-    ]
 
 
 # ---- values

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = Path(".tierwise") / "ledger.db"
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "ledger_version"  # Prefect's own database uses alembic's default name
-HEAD = "0018"  # the newest migration, known without importing alembic
+HEAD = "0019"  # the newest migration, known without importing alembic
 _BUSY_S = 30.0  # how long to wait for another process's transaction
 # A network that swallows everything: a query fails after half a minute, not after two hours.
 _SILENCE = {

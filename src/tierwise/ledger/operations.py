@@ -350,9 +350,7 @@ def _statements(dialect: str) -> dict[Kind, Executable]:
             "in_flight",
         ),
         "lost": _upsert(dialect, LostCallRecord),
-        "verdict": _upsert(
-            dialect, VerdictRecord, "position", "passed", "score", "reason"
-        ),
+        "verdict": _upsert(dialect, VerdictRecord, *_besides_key(VerdictRecord)),
         "outcome": _upsert(dialect, OutcomeRecord, *_besides_key(OutcomeRecord)),
         # Without columns: a sample that is recorded already keeps its label.
         "audit": _upsert(dialect, AuditRecord),

@@ -15,6 +15,7 @@ from tierwise.records import (
     Cause,
     Choice,
     Document,
+    FieldSource,
     Outcome,
     Rejection,
     Reply,
@@ -311,17 +312,56 @@ def lost_attempt(in_flight: Mapping[str, Any], repriced: Decimal | None) -> Atte
 
 
 def verdict_rows(attempt_id: str, verdicts: Sequence[Verdict]) -> list[Row]:
-    """One row a verdict, in the order of the checks."""
-    return [
-        {
+    """Return one row for each check, in the order of the checks.
+
+    One that judged field by field has its verdicts in one row. Of several checks with one name the
+    last one counts.
+    """
+    judged_by_field = {each.check for each in verdicts if each.field is not None}
+    rows: list[Row] = []
+    written: set[str] = set()
+    for position, verdict in enumerate(verdicts):
+        name = verdict.check
+        if name in written:
+            continue
+        row = {
             "attempt_id": attempt_id,
-            "check": verdict.check,
+            "check": name,
             "position": position,
             "passed": verdict.passed,
             "score": verdict.score,
             "reason": verdict.reason,
+            "fields": None,
         }
-        for position, verdict in enumerate(verdicts)
+        if name in judged_by_field:
+            written.add(name)
+            row |= _together([each for each in verdicts if each.check == name])
+        rows.append(row)
+    return rows
+
+
+def _together(verdicts: Sequence[Verdict]) -> Row:
+    """Return the columns of a check's verdicts by field. Their reasons are a column of their own.
+
+    So a deletion of all reasons leaves the fields.
+    """
+    passed = [verdict.passed for verdict in verdicts]
+    return {
+        "passed": False if False in passed else passed[0],
+        "score": None,
+        "reason": json.dumps([verdict.reason for verdict in verdicts]),
+        "fields": [[each.field, each.passed, each.score] for each in verdicts],
+    }
+
+
+def verdicts_of(row: Any) -> list[Verdict]:
+    """Return the verdicts of a row: one, or one for each field that its check judged."""
+    if row.fields is None:
+        return [Verdict(row.check, row.passed, row.reason, row.score)]
+    reasons = json.loads(row.reason) if row.reason else [""] * len(row.fields)
+    return [
+        Verdict(row.check, passed, reason, score, field=name)
+        for (name, passed, score), reason in zip(row.fields, reasons, strict=True)
     ]
 
 
@@ -375,7 +415,19 @@ def outcome_row(
         "sensitivity_source": document.sensitivity_source if own else "an earlier step",
         # Hashes outlive the texts, so that the audit trail remains valid after a deletion.
         "value_hash": None if outcome.value is None else canonical_hash(outcome.value),
+        "sources": sources_row(outcome.sources),
+        "open_fields": list(outcome.open_fields) or None,
     }
+
+
+def sources_row(sources: Mapping[str, FieldSource]) -> Row | None:
+    """Return the sources of fields as plain data; None where there are none."""
+    return {name: _plain(source) for name, source in sources.items()} or None
+
+
+def sources_of(data: Mapping[str, Any] | None) -> dict[str, FieldSource]:
+    """Return the sources of plain data."""
+    return {name: FieldSource(**source) for name, source in (data or {}).items()}
 
 
 def _barred(route: Route | None) -> list[str] | None:
@@ -424,6 +476,8 @@ def outcome_of(row: Any) -> Outcome:
         sensitivity=row.sensitivity,
         route=_route_of(row.route),
         places=tuple(place_of_row(place) for place in row.places or ()),
+        sources=sources_of(row.sources),
+        open_fields=tuple(row.open_fields or ()),
     )
 
 

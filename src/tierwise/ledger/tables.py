@@ -267,6 +267,8 @@ class AttemptRecord(Base):
     error_text: Mapped[str | None]
     finish_reason: Mapped[str | None]
     confidence: Mapped[float | None]
+    # of the values in the answer, by key
+    field_confidences: Mapped[Any] = mapped_column(Json, nullable=True)
     served_model: Mapped[str | None]  # the name that the server gave the model
     # how the call was sent: online, or in a batch
     transport: Mapped[str] = mapped_column(server_default="online")
@@ -396,7 +398,11 @@ class RepricingRecord(Base):
 
 
 class VerdictRecord(Base):
-    """One check's verdict on one attempt's output; `position` keeps the order of the checks."""
+    """One check's verdict on one attempt's output; `position` keeps the order of the checks.
+
+    Of a check that judged field by field, `fields` has a list for each of its verdicts: the field,
+    whether it passed, and the score. Then `reason` is a JSON list of their reasons.
+    """
 
     __tablename__ = "verdicts"
 
@@ -406,6 +412,7 @@ class VerdictRecord(Base):
     passed: Mapped[bool | None]
     score: Mapped[float | None]
     reason: Mapped[str]
+    fields: Mapped[Any] = mapped_column(Json, nullable=True)
 
 
 class OutcomeRecord(Base):
@@ -444,6 +451,9 @@ class OutcomeRecord(Base):
     value_hash: Mapped[str | None]  # stays when the value is deleted
     # of the quotations in the value, see `records.Place`; deleted with the value
     places: Mapped[Any] = mapped_column(Json, nullable=True)
+    # In a step by field: the source of each field, and the fields that have none; see `Outcome`.
+    sources: Mapped[Any] = mapped_column(Json, nullable=True)
+    open_fields: Mapped[Any] = mapped_column(Json, nullable=True)
 
 
 class GroupMemberRecord(Base):
@@ -633,6 +643,8 @@ class ReviewRecord(Base):
     undoes: Mapped[int | None]  # the number of the decision that this one takes back
     # what selected the items of an action over many
     selection: Mapped[Any] = mapped_column(Json, nullable=True)
+    # in a step by field: the source of each field of the value
+    sources: Mapped[Any] = mapped_column(Json, nullable=True)
 
 
 class AcknowledgementRecord(Base):

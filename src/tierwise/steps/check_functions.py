@@ -8,19 +8,20 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from tierwise.errors import ConfigError
 
-_REMEDY = "a check returns the reason of a failure as text, or None for a pass"
+_REMEDY = (
+    "a check returns the reason of a failure as text, or None for a pass; one that judges field "
+    "by field returns a mapping of fields to reasons"
+)
 _ARGUMENTS = (None, None)  # the output and the document
-# Expressions that are never a text and never None.
+# Expressions that are never a text, a mapping or None.
 _NEVER_A_REASON = (
     ast.Compare,
-    ast.Dict,
-    ast.DictComp,
     ast.GeneratorExp,
     ast.Lambda,
     ast.List,
@@ -62,7 +63,7 @@ def step_parameters(
 
 
 def refuse_wrong_returns(name: str, function: Callable[..., Any]) -> None:
-    """Raise ConfigError for a function that is sure to return something else than a reason or None.
+    """Raise ConfigError for a function that is sure to return neither reasons nor None.
 
     Its annotation decides. Without one, `return` statements decide whose kind is plain to see, such
     as `return True`. Everything else is found when the check runs.
@@ -78,7 +79,7 @@ def refuse_wrong_returns(name: str, function: Callable[..., Any]) -> None:
 
 
 def wrong_result(name: str, function: Callable[..., Any], result: Any) -> ConfigError:
-    """Return the error for a result that is neither a text nor None.
+    """Return the error for a result that is no text, no mapping of texts, and not None.
 
     Only a number is shown: anything else may quote a document.
     """
@@ -86,6 +87,18 @@ def wrong_result(name: str, function: Callable[..., Any], result: Any) -> Config
     if isinstance(result, bool | int | float):
         shown = repr(result)
     return fault(name, function, f"returned {shown}; {_REMEDY}")
+
+
+def wrong_field(
+    name: str, function: Callable[..., Any], field: str, output_model: type
+) -> ConfigError:
+    """Return the error for a reason about a field that the output does not have."""
+    fields = ", ".join(getattr(output_model, "model_fields", ()))
+    return fault(
+        name,
+        function,
+        f"gave a reason for the field {field!r}; {output_model.__name__} has {fields}",
+    )
 
 
 def fault(name: str, function: Callable[..., Any], what: str) -> ConfigError:
@@ -120,7 +133,7 @@ def _resolved(annotation: Any, function: Callable[..., Any]) -> Any:
 
 
 def _may_be_reason(wanted: Any) -> bool:
-    """Return False for a type whose values are certainly no text, no None, and no await of them."""
+    """Return False for a type whose values are certainly no reasons, no None, and no await of them."""
     origin = get_origin(wanted)
     arguments = get_args(wanted)
     if origin in (Union, UnionType):
@@ -134,7 +147,9 @@ def _may_be_reason(wanted: Any) -> bool:
     known = wanted if origin is None else origin
     if not isinstance(known, type) or known in (object, Any, NoneType):
         return True
-    return issubclass(known, str | Awaitable)
+    if issubclass(known, Mapping) and len(arguments) == 2:
+        return _may_be_reason(arguments[1])
+    return issubclass(known, str | Awaitable | Mapping)
 
 
 def _type_name(annotation: Any) -> str:
@@ -144,7 +159,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def _wrong_returns(function: Callable[..., Any]) -> Iterator[str]:
-    """Yield the expressions of `return` statements that are never a text and never None."""
+    """Yield the expressions of `return` statements that are never a text, a mapping or None."""
     try:
         source = textwrap.dedent(inspect.getsource(inspect.unwrap(function)))
         [definition] = ast.parse(source).body

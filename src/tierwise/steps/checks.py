@@ -1,7 +1,8 @@
 """Checks: small functions that validate an output against its document.
 
 A check is written as a function that returns the reason for a failure, or None for a pass; it may
-be `async def`. `@check(name)` turns it into a Check that returns a Verdict. Keyword-only parameters
+be `async def`. One that judges field by field returns a mapping of fields to reasons.
+`@check(name)` turns it into a Check that returns a Verdict. Keyword-only parameters
 are filled from the step's parameters, so that `labels=...` reaches both the prompt and the check.
 """
 
@@ -23,6 +24,7 @@ from tierwise.records import Document, Verdict
 from tierwise.steps.check_functions import (
     refuse_wrong_returns,
     step_parameters,
+    wrong_field,
     wrong_result,
 )
 from tierwise.text.numbers import missing_number, numbers_of, plain_digits
@@ -31,7 +33,9 @@ from tierwise.text.numbers import missing_number, numbers_of, plain_digits
 Quotes = Callable[[Any], Iterator[tuple[str, str]]]
 # Of an async check, the function returns an awaitable of the reason.
 CheckFunction = Callable[..., str | None]
-AsyncCheckFunction = Callable[..., Awaitable[str | None]]
+# One that judges field by field returns reasons by field.
+Reasons = str | Mapping[str, str | None] | None
+AnyCheckFunction = Callable[..., Reasons] | Callable[..., Awaitable[Reasons]]
 
 # The names of the checks that tierwise brings. `schema` and `low_confidence` are made by the
 # cascade: an answer that is no valid output, and one below its certificate's confidence.
@@ -48,6 +52,8 @@ BUILT_IN = (
 _PLACEHOLDER = re.compile(
     r"\[[^\]\n]{2,40}\]|\{\{?[^}\n]{2,40}\}?\}|<[A-Z][^>\n]{2,40}>"
 )
+_NO_REASON = "the check gave no reason"
+_END_OF_FIELD = re.compile(r"[.\[]")
 _DIGITS = re.compile(r"\d+")
 _NUMBER = re.compile(r"\d[\d.,']*")  # with its separators: 2,140.00
 # Per cent of a long quotation's characters that must occur in the document, in order.
@@ -101,16 +107,22 @@ class Check:
     ) -> Verdict:
         """Return the verdict: unscored without a required parameter, failed if the check raises.
 
-        An async check gets an event loop of its own. Raises ConfigError for a result that is
-        neither a text nor None.
+        Of a check that judges field by field, it is that of the first field that fails. An async
+        check gets an event loop of its own. Raises ConfigError for a result of another kind.
         """
+        return self.on(output, document, parameters)[0]
+
+    def on(
+        self, output: BaseModel, document: Document, parameters: Mapping[str, Any]
+    ) -> tuple[Verdict, ...]:
+        """Return all verdicts, one for each field that fails; see `__call__`."""
         verdict = self.unscored(parameters)
         if verdict is not None:
-            return verdict
+            return (verdict,)
         result = self.run(output, document, parameters)
         if inspect.isawaitable(result):
             result = asyncio.run(awaited(result))
-        return self.verdict(result)
+        return self.verdicts(result, output)
 
     @cached_property
     def is_async(self) -> bool:
@@ -137,16 +149,40 @@ class Check:
         except Exception as error:  # noqa: BLE001 - project code must not stop a run
             return Raised(error)
 
-    def verdict(self, result: Any) -> Verdict:
-        """Return the verdict of a result. Raises ConfigError if it is neither a text nor None."""
+    def verdicts(self, result: Any, output: BaseModel) -> tuple[Verdict, ...]:
+        """Return the verdicts of a result: one, or one for each field that fails.
+
+        Raises ConfigError for a result that is no text, no mapping of fields to texts, and not
+        None; also for a field that the output does not have.
+        """
         if isinstance(result, Raised):
             reason = f"the check raised {describe_exception(result.error)}"
-            return Verdict(self.name, False, reason)
+            return (Verdict(self.name, False, reason),)
         if result is None:
-            return Verdict(self.name, True)
+            return (Verdict(self.name, True),)
         if isinstance(result, str):
-            return Verdict(self.name, False, result or "the check gave no reason")
+            return (Verdict(self.name, False, result or _NO_REASON),)
+        if isinstance(result, Mapping):
+            return self._verdicts_by_field(result, type(output))
         raise wrong_result(self.name, self.function, result)
+
+    def _verdicts_by_field(
+        self, reasons: Mapping[Any, Any], output_model: type[BaseModel]
+    ) -> tuple[Verdict, ...]:
+        """Return a failed verdict for each field with a reason, or one that passed."""
+        failed: dict[str, Verdict] = {}
+        for path, reason in reasons.items():
+            if reason is None:
+                continue
+            if not isinstance(reason, str) or not isinstance(path, str):
+                raise wrong_result(self.name, self.function, reasons)
+            # A path such as `items[2].price` is about the field `items`.
+            name = _END_OF_FIELD.split(path, maxsplit=1)[0]
+            if name not in output_model.model_fields:
+                raise wrong_field(self.name, self.function, name, output_model)
+            verdict = Verdict(self.name, False, reason or _NO_REASON, field=name)
+            failed.setdefault(name, verdict)
+        return tuple(failed.values()) or (Verdict(self.name, True),)
 
 
 async def awaited(result: Awaitable[Any]) -> Any:
@@ -159,19 +195,20 @@ async def awaited(result: Awaitable[Any]) -> Any:
 
 def check(
     name: str, *, quotes: Quotes | None = None
-) -> Callable[[CheckFunction | AsyncCheckFunction], Check]:
+) -> Callable[[AnyCheckFunction], Check]:
     """Make a Check of a function `(output, document, *, parameter, …) -> reason or None`.
 
-    It may be `async def`. `quotes` takes an output as plain JSON data and yields the path and the
-    words of each quotation in it: an accepted outcome has their places. Raises ConfigError for a
-    function that cannot be called like that, or that returns something else.
+    A function that judges field by field returns a mapping of fields to reasons. It may be
+    `async def`. `quotes` takes an output as plain JSON data and yields the path and the words of
+    each quotation in it: an accepted outcome has their places. Raises ConfigError for a function
+    that cannot be called like that, or that returns something else.
     """
     if not isinstance(name, str):
         raise Misuse(
             'a check needs a name: write `@check("name")` above the function, not `@check`'
         )
 
-    def wrap(function: CheckFunction | AsyncCheckFunction) -> Check:
+    def wrap(function: AnyCheckFunction) -> Check:
         needed, optional = step_parameters(name, function)
         refuse_wrong_returns(name, function)
         _made.add(name)
@@ -228,6 +265,35 @@ def fields_are_quoted(output: BaseModel, document: Document) -> str | None:
             return reason
         if not _contains_value(quote, value):
             return f"`{name}`: the quotation does not hold the value {value!r}"
+    return None
+
+
+@check("grounding", quotes=quotes_of_fields)
+def each_field_is_quoted(
+    output: BaseModel, document: Document
+) -> Mapping[str, str | None]:
+    """Require what `fields_are_quoted` does, field by field: the fields that pass are kept."""
+    reasons: dict[str, str | None] = {}
+    for name, value, quote in quoted_fields(output.model_dump(mode="json")):
+        field = _END_OF_FIELD.split(name, maxsplit=1)[0]
+        if reasons.get(field) is None:
+            reasons[field] = _quotation_fault(name, value, quote, document)
+    return reasons
+
+
+def _quotation_fault(
+    name: str, value: Any, quote: str | None, document: Document
+) -> str | None:
+    """Return why a value is not shown by its quotation, or None."""
+    if value is None or value == "":
+        return None
+    if not quote:
+        return f"`{name}` has a value but no quotation"
+    reason = _quote_error(name, quote, document)
+    if reason:
+        return reason
+    if not _contains_value(quote, value):
+        return f"`{name}`: the quotation does not hold the value {value!r}"
     return None
 
 

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 
 from tierwise.errors import Misuse, UnknownName, describe_exception
 from tierwise.records import Verdict, canonical_hash
@@ -34,6 +34,14 @@ Correct = Callable[[Mapping[str, Any], Mapping[str, Any]], bool]
 # (the outputs for a document's parts, in order) -> the output for the document
 Gather = Callable[[Sequence[Any]], BaseModel]
 Stakes = Literal["low", "normal", "high"]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """An output, and the JSON object of the answer that it was read from."""
+
+    output: BaseModel
+    part: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +92,11 @@ class Step:
                 "one call, so leave one of them out"
             )
         fields = self.returns.model_fields
+        if self.by_field and (not fields or issubclass(self.returns, RootModel)):
+            raise Misuse(
+                f"the step {self.name} is by field, and {self.returns.__name__} has no fields; "
+                "give it an output model with named fields"
+            )
         names = list(self.choices)
         if self.splits:
             names.append(self.splits)
@@ -94,8 +107,7 @@ class Step:
     @cached_property
     def base_schema(self) -> dict[str, Any]:
         """Return the strict JSON schema of the output: every field is required, others are refused."""
-        schema: dict[str, Any] = _strict(self.returns.model_json_schema())
-        return schema
+        return _strict_schema(self.returns)
 
     def schema(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the JSON schema for a call, with the values that `choices` allow."""
@@ -140,7 +152,12 @@ class Step:
         return canonical_hash([self.name, self.schema(parameters), dict(parameters)])
 
     def parse(self, text: str) -> BaseModel | Verdict:
-        """Return the output in an answer, or the failed verdict `schema` with the reason.
+        """Return the output in an answer, or the failed verdict `schema` with the reason."""
+        parsed = self.parsed(text)
+        return parsed if isinstance(parsed, Verdict) else parsed.output
+
+    def parsed(self, text: str) -> Parsed | Verdict:
+        """Return the output in an answer and its JSON object, or the failed verdict `schema`.
 
         Every JSON object that fits counts. Where two of them differ, the answer is ambiguous, and
         none is taken: one may be a draft, a counter-example, or quoted from the document.
@@ -148,21 +165,23 @@ class Step:
         answer = without_thoughts(text).answer
         verdict = _malformed("the answer holds no JSON object")
         outputs: list[BaseModel] = []
+        parts: list[str] = []
         for part in json_parts(answer):
-            output = self._output(part)
+            output = self.output_in(part)
             if isinstance(output, Verdict):
                 verdict = output
             elif output not in outputs:
                 outputs.append(output)
+                parts.append(part)
         if not outputs:
             return verdict
         if len(outputs) > 1:
             return _malformed(
                 f"the answer holds {len(outputs)} different JSON objects that fit; give one"
             )
-        return outputs[0]
+        return Parsed(outputs[0], parts[0])
 
-    def _output(self, part: str) -> BaseModel | Verdict:
+    def output_in(self, part: str) -> BaseModel | Verdict:
         """Return the output in one JSON object, or the failed verdict `schema`."""
         try:
             output = self.returns.model_validate_json(without_escaped_halves(part))
@@ -249,6 +268,13 @@ def _first_error(error: ValidationError) -> str:
     if not path:  # the answer as a whole
         return message
     return f"{path}: {message}"
+
+
+@lru_cache(maxsize=64)
+def _strict_schema(output_model: type[BaseModel]) -> dict[str, Any]:
+    """Return the strict schema of an output model, which callers copy before they change it."""
+    schema: dict[str, Any] = _strict(output_model.model_json_schema())
+    return schema
 
 
 def _strict(node: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 # Not strict: models write line ends inside of strings.
 _DECODER = json.JSONDecoder(strict=False)
+_SPACE = (" ", "\t", "\n", "\r")
 
 
 def find_objects(text: str) -> list[slice]:
@@ -22,6 +23,35 @@ def find_objects(text: str) -> list[slice]:
             found.append(slice(start, end))
         start = text.find("{", end)
     return found
+
+
+def value_spans(text: str, start: int) -> list[tuple[str, slice]]:
+    """Return key and position of each value of the JSON object that begins at `start`, in order.
+
+    An object that is not complete has none.
+    """
+    spans: list[tuple[str, slice]] = []
+    position = _after_space(text, start + 1)
+    try:
+        while text[position] != "}":
+            if text[position] == ",":
+                position = _after_space(text, position + 1)
+            key, position = _DECODER.raw_decode(text, position)
+            position = _after_space(text, position)
+            begin = _after_space(text, position + 1)  # after the colon
+            _, position = _DECODER.raw_decode(text, begin)
+            spans.append((key, slice(begin, position)))
+            position = _after_space(text, position)
+    except (ValueError, IndexError, RecursionError):
+        return []
+    return spans
+
+
+def _after_space(text: str, position: int) -> int:
+    """Return the next position that is no white space of JSON."""
+    while text[position : position + 1] in _SPACE:
+        position += 1
+    return position
 
 
 def repeated_key(text: str) -> str | None:

@@ -9,15 +9,23 @@ writes to a ledger at a time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import func, insert, or_, select
 
 from tierwise.errors import DecidedMeanwhile, Misuse
 from tierwise.ledger.people.seals import decision_record, seal_rows
+from tierwise.ledger.rows import sources_of, sources_row
 from tierwise.ledger.tables import OutcomeRecord, ReviewRecord
-from tierwise.records import Outcome, Sensitivity, Status, canonical_hash, text_hash
+from tierwise.records import (
+    FieldSource,
+    Outcome,
+    Sensitivity,
+    Status,
+    canonical_hash,
+    text_hash,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -71,7 +79,8 @@ class Decision:
     `value` is the answer that counts from now on, plain JSON data; `model` says whose answer was
     approved. `reviewed_at` is seconds since the epoch, UTC; `question` is what was asked (see
     `Step.question`). `seen` is the text of the `Version` that the person saw, None where that was
-    not asked. Decisions with the same `request` are one action. `number` is given by the ledger.
+    not asked. Decisions with the same `request` are one action. In a step by
+    field, `sources` names the source of each field of the value. `number` is given by the ledger.
     """
 
     run_id: str
@@ -90,6 +99,7 @@ class Decision:
     request: str | None = None
     undoes: int | None = None
     selection: Any = None
+    sources: Mapping[str, FieldSource] = field(default_factory=dict)
     number: int = 0
 
     @property
@@ -116,6 +126,7 @@ class Decision:
             quotes=bool(self.note),
             model=self.model,
             sensitivity=self.sensitivity,
+            sources=self.sources,
         )
 
 
@@ -138,6 +149,7 @@ _FIELDS = tuple(f.name for f in fields(Decision) if f.name != "number")
 def decision_of(row: Any) -> Decision:
     """Return the decision of a row."""
     values = {name: getattr(row, name) for name in _FIELDS}
+    values["sources"] = sources_of(row.sources)
     return Decision(**values, number=row.seq)
 
 
@@ -196,6 +208,7 @@ def undo_request(
             decision="reopened",
             value=None,
             model=None,
+            sources={},
             reviewer=by,
             reviewed_at=at,
             note="",
@@ -210,6 +223,7 @@ def undo_request(
                 decision=earlier.decision,
                 value=earlier.value,
                 model=earlier.model,
+                sources=earlier.sources,
             )
         rows.append(restored)
     return Recorded(_add(connection, rows), tuple(refused))
@@ -239,6 +253,7 @@ def _add(connection: Connection, decisions: Sequence[Decision]) -> tuple[Decisio
     records: list[tuple[int, Mapping[str, Any]]] = []
     for decision in decisions:
         row = {name: getattr(decision, name) for name in _FIELDS}
+        row["sources"] = sources_row(decision.sources)
         # Hashes outlive the texts, so that the seal remains valid after a deletion.
         row["value_hash"] = None
         if decision.value is not None:

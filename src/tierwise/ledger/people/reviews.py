@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, null, select
+from sqlalchemy import case, func, null, select, type_coerce
 
 from tierwise.ledger.outage import outlasts_outages
 from tierwise.ledger.people.decisions import (
@@ -61,6 +61,17 @@ _SAYS = (
 )
 
 
+# Columns that a decision fills in.
+_DECIDED = (
+    "status",
+    "value",
+    "places",
+    "reason",
+    "cause",
+    "model",
+    "sources",
+    "open_fields",
+)
 _CAUSE = case((_LAST.c.decision == "rejected", "reviewer"), else_=null())
 
 
@@ -80,11 +91,7 @@ _PLACES = case(
 # Outcomes as they stand now: as recorded, but where a person decided, as decided.
 CURRENT = (
     select(
-        *(
-            c
-            for c in OutcomeRecord.__table__.c
-            if c.key not in ("status", "value", "places", "reason", "cause", "model")
-        ),
+        *(c for c in OutcomeRecord.__table__.c if c.key not in _DECIDED),
         _unless_decided(
             case((_LAST.c.decision == "rejected", "rejected"), else_="accepted"),
             OutcomeRecord.status,
@@ -94,6 +101,11 @@ CURRENT = (
         _unless_decided(_SAYS, OutcomeRecord.reason),
         _unless_decided(_CAUSE, OutcomeRecord.cause),
         _unless_decided(_LAST.c.model, OutcomeRecord.model),
+        _unless_decided(_LAST.c.sources, OutcomeRecord.sources),
+        _unless_decided(
+            type_coerce(null(), OutcomeRecord.open_fields.type),
+            OutcomeRecord.open_fields,
+        ),
     )
     .outerjoin(
         _LAST,

@@ -349,6 +349,7 @@ class Seals:
                 VerdictRecord.check,
                 VerdictRecord.passed,
                 VerdictRecord.score,
+                VerdictRecord.fields,
             )
             .outerjoin(VerdictRecord, VerdictRecord.attempt_id == AttemptRecord.id)
             .where(AttemptRecord.run_id == run_id)
@@ -486,6 +487,7 @@ def decision_record(row: Any) -> Record:
         "request": row.request,
         "undoes": row.undoes,
         "selection": row.selection,
+        "sources": row.sources,
     }
 
 
@@ -651,11 +653,7 @@ def _attempt_record(rows: list[Any]) -> Record:
     """Return the record of an attempt, given a row for each verdict, or one row without verdict."""
     row = rows[0]
     # The outer join gives an attempt without verdicts one row, with NULLs.
-    checks = [
-        [verdict.check, verdict.passed, verdict.score]
-        for verdict in rows
-        if verdict.check is not None
-    ]
+    checks = [_check_entry(verdict) for verdict in rows if verdict.check is not None]
     record = {
         "record": "attempt",
         "time": _time(row.started_at),
@@ -692,11 +690,20 @@ def _attempt_record(rows: list[Any]) -> Record:
         record["transport"] = row.transport
     if row.service_tier is not None:
         record["service_tier"] = row.service_tier
+    if row.field_confidences is not None:
+        record["field_confidences"] = row.field_confidences
     for name in ("cache_write_tokens", "cache_write_1h_tokens"):
         # Zero is as good as none: attempts of earlier versions have no count.
         if getattr(row, name):
             record[name] = getattr(row, name)
     return record
+
+
+def _check_entry(verdict: Any) -> list[Any]:
+    entry = [verdict.check, verdict.passed, verdict.score]
+    if verdict.fields is not None:
+        entry.append(verdict.fields)
+    return entry
 
 
 def _outcome_record(row: Any, policy_hash: str) -> Record:
@@ -705,7 +712,7 @@ def _outcome_record(row: Any, policy_hash: str) -> Record:
         [rejection["model"], rejection["reason"]]
         for rejection in route.get("rejected", ())
     ]
-    return {
+    record: dict[str, Any] = {
         "record": "outcome",
         "time": _time(row.recorded_at),
         "run": row.run_id,
@@ -724,6 +731,11 @@ def _outcome_record(row: Any, policy_hash: str) -> Record:
         "question": row.question,
         "value_hash": row.value_hash,
     }
+    # Only where there is something: records that were sealed before have no such fields.
+    for name in ("sources", "open_fields"):
+        if getattr(row, name) is not None:
+            record[name] = getattr(row, name)
+    return record
 
 
 def _seal(row: Any) -> Seal:

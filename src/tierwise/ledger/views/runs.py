@@ -42,6 +42,7 @@ from tierwise.ledger.rows import (
     attempt_of,
     outcome_of,
     reply_of,
+    verdicts_of,
 )
 from tierwise.ledger.tables import (
     COST,
@@ -514,6 +515,7 @@ class Runs:
             VerdictRecord.passed,
             VerdictRecord.reason,
             VerdictRecord.score,
+            VerdictRecord.fields,
         )
         query = (
             select(AttemptRecord.__table__, *verdict)
@@ -541,11 +543,10 @@ class Runs:
         for _, group in groupby(self._stream(query), key=lambda row: row.seq):
             rows = list(group)
             # The outer join gives an attempt without verdicts one row, with NULLs.
-            verdicts = [
-                Verdict(r.check, r.passed, r.reason, r.score)
-                for r in rows
-                if r.check is not None
-            ]
+            verdicts: list[Verdict] = []
+            for row in rows:
+                if row.check is not None:
+                    verdicts.extend(verdicts_of(row))
             yield attempt_of(rows[0], verdicts)
 
     @outlasts_outages
