@@ -240,6 +240,11 @@ class FieldSource:
     attempt: str | None = None
     confidence: float | None = None
 
+    @property
+    def is_reviewer(self) -> bool:
+        """True where a person gave the field."""
+        return self.attempt is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -402,6 +407,14 @@ class Outcome:
                 return None
             cost += attempt.cost
         return cost
+
+    @property
+    def fields_by_source(self) -> list[str]:
+        """In a step by field, each source with its fields, such as `small: company, day`."""
+        fields_of: dict[str, list[str]] = {}
+        for name, source in self.sources.items():
+            fields_of.setdefault(source.model, []).append(name)
+        return [f"{model}: {', '.join(names)}" for model, names in fields_of.items()]
 
     @property
     def escalated(self) -> bool:

@@ -183,7 +183,7 @@ def review(
         elif any(decisions):
             item = find_item(ledger, row.id, document, step)
             # Read before anything is recorded: an editor or a file may fail.
-            answer = _answer_of(item, edit, editor=editor)
+            answer = _answer_of(ledger, item, edit, editor=editor)
             decision = _decide(
                 ledger,
                 item,
@@ -369,7 +369,7 @@ def _decide_by_key(ledger: Ledger, item: ReviewItem, key: str, by: str) -> Decis
     if key == "a":
         return queue.approve(ledger, item, None, by=by)
     if key == "e":
-        return queue.edit(ledger, item, _write_in_editor(item), by=by)
+        return queue.edit(ledger, item, _write_in_editor(ledger, item), by=by)
     # Only a rejection asks for its reason: an answer speaks for itself.
     note = typer.prompt("Why", default="", show_default=False)
     return queue.reject(ledger, item, by=queue.By(by, note))
@@ -388,10 +388,12 @@ def _key(prompt: str) -> str:
     return key
 
 
-def _answer_of(item: ReviewItem, edit: str | None, *, editor: bool) -> str | None:
+def _answer_of(
+    ledger: Ledger, item: ReviewItem, edit: str | None, *, editor: bool
+) -> str | None:
     """Return the answer that a person gives, as JSON text, or None without one."""
     if editor:
-        return _write_in_editor(item)
+        return _write_in_editor(ledger, item)
     if edit is None:
         return None
     if edit == "-":
@@ -408,13 +410,16 @@ def _answer_of(item: ReviewItem, edit: str | None, *, editor: bool) -> str | Non
         ) from None
 
 
-def _write_in_editor(item: ReviewItem) -> str:
-    """Open the current answer in the person's editor, and return what is saved there."""
+def _write_in_editor(ledger: Ledger, item: ReviewItem) -> str:
+    """Open the current answer in the person's editor, and return what is saved there.
+
+    Of an answer with open fields, these alone.
+    """
+    from tierwise.review.queue import draft
+
     # The usual order of Unix programs.
     command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    value = item.outcome.value
-    if value is None:
-        value = {}  # a document without an answer: the person writes one
+    value = draft(ledger, item)  # empty without an answer: the person writes one
     # Only the user may read this folder, and it is removed afterwards.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "answer.json"

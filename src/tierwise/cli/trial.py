@@ -199,7 +199,7 @@ def _refusal(work: Work, model: Model) -> str:
 
 def _answer(step: Step, outcome: Outcome) -> Mapping[str, Any] | None:
     """Return the answer, also one that failed a check; None where none can be read."""
-    if outcome.value is not None:
+    if outcome.value is not None and not outcome.open_fields:
         # An outcome has its value as Any; this name gives it the type that is returned.
         value: Mapping[str, Any] = outcome.value
         return value

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tierwise.errors import Misuse
+from tierwise.records import Outcome
 
 Kind = Literal["choice", "text", "long", "number", "lines", "json"]
 _PREFIX = "field."
@@ -28,6 +29,7 @@ class Field:
     options: tuple[str, ...] = ()
     is_optional: bool = False
     hint: str = ""
+    kept_of: str = ""  # the source of a field that is kept while others are open
 
     @property
     def input_name(self) -> str:
@@ -64,6 +66,18 @@ def fields_of(
             )
         )
     return fields
+
+
+def open_first(fields: Sequence[Field], outcome: Outcome) -> list[Field]:
+    """Return the fields of an outcome, the open ones first, the kept ones with their source."""
+    if not outcome.open_fields:
+        return list(fields)
+    shown: list[Field] = []
+    for each in fields:
+        source = outcome.sources.get(each.name)
+        shown.append(replace(each, kept_of=source.model if source else ""))
+    # a stable order: False before True
+    return sorted(shown, key=lambda each: bool(each.kept_of))
 
 
 def answer_of(schema: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, Any]:

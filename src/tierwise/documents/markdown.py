@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tierwise.records import Document
+from tierwise.records import Document, Outcome
 from tierwise.text.amounts import plural
 
 _BACKTICKS = re.compile("`+")
@@ -40,7 +40,18 @@ def document_page(document: Document) -> str:
                 "",
                 *_block(outcome.value, 0),
             ]
+        lines += _sources(outcome)
     return "\n".join(lines) + "\n"
+
+
+def _sources(outcome: Outcome) -> Iterator[str]:
+    """Yield which model or person gave which field, and which fields are open."""
+    for name in outcome.open_fields:
+        yield from ("", f"- {code_span(name)} is open")
+    if outcome.sources:
+        yield ""
+    for name, source in outcome.sources.items():
+        yield f"- {code_span(name)} is from {code_span(source.model)}"
 
 
 def code_span(text: str) -> str:

@@ -126,6 +126,19 @@ def _place_fields(place: Place) -> dict[str, Any]:
     return fields
 
 
+def fields_data(outcome: Outcome) -> dict[str, Any]:
+    """Return the source of each field and the open fields as plain data; empty without any."""
+    data: dict[str, Any] = {}
+    if outcome.sources:
+        data["sources"] = {
+            name: {"reviewer" if source.is_reviewer else "model": source.model}
+            for name, source in outcome.sources.items()
+        }
+    if outcome.open_fields:
+        data["open_fields"] = list(outcome.open_fields)
+    return data
+
+
 def _json_line(document: Document, owner: str) -> str:
     """Return one document as a line of JSON, with its source unless that is a program's own."""
     steps = {
@@ -136,6 +149,7 @@ def _json_line(document: Document, owner: str) -> str:
             "cause": outcome.cause,
             "model": outcome.model,
             **_place_rows(outcome),
+            **fields_data(outcome),
         }
         for outcome in document.outcomes.values()
     }

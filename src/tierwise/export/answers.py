@@ -9,7 +9,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tierwise.records import Outcome, Sensitivity, canonical_hash, highest
+from tierwise.records import (
+    FieldSource,
+    Outcome,
+    Sensitivity,
+    canonical_hash,
+    highest,
+)
 
 if TYPE_CHECKING:
     from tierwise.ledger import Decision, Ledger, OutcomeRow
@@ -53,11 +59,18 @@ class AcceptedAnswer:
     tags: Mapping[str, str] = field(repr=False)
     language: str | None
     judgement: Judgement | None = None
+    # in a step by field: the source of each field
+    sources: Mapping[str, FieldSource] = field(default_factory=dict)
 
     @property
     def models(self) -> frozenset[str]:
         """The models that the answer is from; an edited one is from every model that was asked."""
-        if self.judgement == "edited" or self.model is None:
+        if self.judgement == "edited":
+            return self.asked
+        if self.sources:
+            given = self.sources.values()
+            return frozenset(each.model for each in given if not each.is_reviewer)
+        if self.model is None:
             return self.asked
         return frozenset((self.model,))
 
@@ -137,6 +150,7 @@ def _add_document(
                 question=row.question,
                 value=outcome.value,
                 model=outcome.model,
+                sources=outcome.sources,
                 asked=asked,
                 earlier=dict(earlier),  # a copy: later steps are added to it
                 tags=dict(features.get("tags") or {}),
@@ -212,6 +226,7 @@ def _with_decision(
         base,
         value=decision.value,
         model=decision.model,
+        sources=decision.sources,
         asked=asked,
         judgement=judgement,
     )

@@ -86,10 +86,28 @@ def manifest(export: Export, wanted: ExportFilter, policy_hash: str) -> dict[str
         "train": len(export.train),
         "validation": len(export.validation),
         "answers_of": dict(models.most_common()),
+        **_fields_of(export.examples),
         "persons": dict(judgements.most_common()),
         "left_out": dict(export.left_out),
         "date": datetime.date.today().isoformat(),
         "tierwise": __version__,
+    }
+
+
+def _fields_of(examples: Sequence[TrainingExample]) -> dict[str, Any]:
+    """Return by field how many of its values are from which model; empty for other steps.
+
+    A value that a person wrote counts as a person's.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for example in examples:
+        for name, source in example.answer.sources.items():
+            of_field = counts.setdefault(name, Counter())
+            of_field["a person" if source.is_reviewer else source.model] += 1
+    if not counts:
+        return {}
+    return {
+        "fields_of": {name: dict(each.most_common()) for name, each in counts.items()}
     }
 
 

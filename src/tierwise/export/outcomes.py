@@ -302,6 +302,8 @@ class _Scorer:
         )
 
     def _is_good(self, answer: ModelAnswer) -> bool:
+        if self._step.by_field:
+            self._whole_answer(answer)
         if self._scored_by == "checks":
             return answer.passed
         expected = self._expected.get(answer.row.document_hash)
@@ -315,6 +317,8 @@ class _Scorer:
 
     def _value(self, answer: ModelAnswer) -> Mapping[str, Any]:
         outcome = answer.row.outcome
+        if self._step.by_field:
+            return self._whole_answer(answer)
         if outcome.model == answer.model and outcome.status == "accepted":
             accepted: Mapping[str, Any] | None = outcome.value
         elif answer.in_parts:
@@ -324,6 +328,16 @@ class _Scorer:
         if accepted is None:
             raise _LeftOut("an answer is no longer kept")
         return accepted
+
+    def _whole_answer(self, answer: ModelAnswer) -> Mapping[str, Any]:
+        """Return a model's own answer in a step by field. Raises _LeftOut for a part of one.
+
+        The outcome may have fields of other models.
+        """
+        own = self._parsed(answer)
+        if own is None:
+            raise _LeftOut("asked for some of its fields alone, or no longer kept")
+        return own
 
     def _parsed(self, answer: ModelAnswer) -> Mapping[str, Any] | None:
         last_call = answer.answered[-1]

@@ -133,6 +133,10 @@ class _RowWriter:
         # it may name an attached file
         incomplete = features.get("tags", {}).get("incomplete")
         row.append(self._quoting(incomplete, shown or incomplete is None))
+        # names of fields and models quote nothing
+        sources = "; ".join(outcome.fields_by_source)
+        open_fields = ", ".join(outcome.open_fields)
+        row.append([number(sources or None), number(open_fields or None)])
         return row
 
     def _quoting(self, text: str | None, shown: bool) -> int:

@@ -288,13 +288,21 @@ def document_cells(ledger: Ledger, run_id: str) -> list[dict[str, Any]]:
             "document": row.document_id,
             "step": outcome.step,
             "status": outcome.status,
-            "model": outcome.model or "",
+            "model": _answered_by(outcome),
             # a reason says why no answer was accepted; without one, the value is the result
             "result": outcome.reason or _shorten(outcome.value),
             "incomplete": _tag(outcome, "incomplete"),
         }
         rows.append(cells)
     return rows
+
+
+def _answered_by(outcome: Outcome) -> str:
+    """Return the model of an outcome, or which model gave which field."""
+    of_fields = outcome.fields_by_source
+    if len(of_fields) > 1 or outcome.open_fields:
+        return "; ".join(of_fields)
+    return outcome.model or ""
 
 
 def _tag(outcome: Outcome, name: str) -> str:

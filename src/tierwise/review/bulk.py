@@ -70,11 +70,11 @@ def decide(
             item = find_item(ledger, row.run_id, row.document_id, row.step)
         except UnknownName:
             continue  # retention removed it meanwhile
-        value, model = None, None
         try:
+            taken = None
             if word == "approved":
-                value, model = answer_to_approve(ledger, item)
-            decision = decision_about(item, word, by, value=value, model=model)
+                taken = answer_to_approve(ledger, item)
+            decision = decision_about(item, word, by, taken)
         except Misuse:
             without_answer.append(row.document_id)
             continue

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tierwise.cascade.known_outcomes import Retry
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.people.decisions import COMMENT, Decision, Version, Word
-from tierwise.records import Attempt, Document, Outcome
+from tierwise.records import Attempt, Document, FieldSource, Outcome
 from tierwise.steps.step import json_parts
 
 if TYPE_CHECKING:
@@ -117,25 +117,42 @@ def approve(
     `number` counts attempts from 1. Without it, the last attempt with an answer is taken. Raises
     Misuse when there is no answer that fits the question.
     """
-    value, model = answer_to_approve(ledger, item, number)
-    return _record_decision(ledger, item, "approved", by=by, value=value, model=model)
+    taken = answer_to_approve(ledger, item, number)
+    return _record_decision(ledger, item, "approved", by=by, taken=taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An answer that a decision takes: its value, its model, and the sources of its fields."""
+
+    value: Any = None
+    model: str | None = None
+    sources: Mapping[str, FieldSource] = field(default_factory=dict)
 
 
 def answer_to_approve(
     ledger: Ledger, item: ReviewItem, number: int | None = None
-) -> tuple[Any, str | None]:
-    """Return the answer that an approval takes, and its model; see `approve`."""
+) -> Taken:
+    """Return the answer that an approval takes; see `approve`.
+
+    Where fields are kept already, the attempt's answer fills in the open ones alone.
+    """
     _refuse_unread(item)
     outcome = item.outcome
     # a deferral for review has its answer already: there is no attempt to choose
-    if number is None and outcome.value is not None:
-        return outcome.value, outcome.model
+    if number is None and outcome.value is not None and not outcome.open_fields:
+        return Taken(outcome.value, outcome.model, outcome.sources)
     for attempt in _attempts_to_approve(item, number):
         text = reply_text(ledger, attempt)
         if text:
             # the reply may have failed every check, even that of its schema
-            value = parse_answer(ledger, item, text, f"the answer of {attempt.model}")
-            return value, attempt.model
+            what = f"the answer of {attempt.model}"
+            value = parse_answer(ledger, item, text, what, kept_last=True)
+            sources = {}
+            for name in _fields_by_source(item):
+                confidence = (attempt.field_confidences or {}).get(name)
+                sources[name] = FieldSource(attempt.model, attempt.id, confidence)
+            return Taken(value, attempt.model, _with_kept(item, value, sources))
     raise Misuse(
         "there is no answer to approve: none was given, or it is no longer kept; "
         "use --edit or --reject"
@@ -155,9 +172,63 @@ def _attempts_to_approve(item: ReviewItem, number: int | None) -> list[Attempt]:
 
 
 def edit(ledger: Ledger, item: ReviewItem, text: str, *, by: By | str) -> Decision:
-    """Take a person's answer, given as JSON. Raises Misuse when it does not fit the question."""
+    """Take a person's answer, given as JSON. Raises Misuse when it does not fit the question.
+
+    Where fields are kept already, the person may give the open ones alone.
+    """
     value = parse_answer(ledger, item, text, "the edited answer")
-    return _record_decision(ledger, item, "edited", by=by, value=value)
+    name = by if isinstance(by, str) else by.name
+    own = {field_name: FieldSource(name) for field_name in _fields_by_source(item)}
+    taken = Taken(value, sources=_with_kept(item, value, own))
+    return _record_decision(ledger, item, "edited", by=by, taken=taken)
+
+
+def kept_fields(item: ReviewItem) -> dict[str, Any]:
+    """Return the fields of an answer that are kept while others are open."""
+    value = item.outcome.value
+    if not item.outcome.open_fields or not isinstance(value, Mapping):
+        return {}
+    return dict(value)
+
+
+def draft(ledger: Ledger, item: ReviewItem) -> dict[str, Any]:
+    """Return the open fields as a model answered them last, null where none did.
+
+    Without open fields, it is the answer of the outcome.
+    """
+    outcome = item.outcome
+    if not outcome.open_fields:
+        return dict(outcome.value or {})
+    answered: dict[str, Any] = {}
+    for attempt in outcome.attempts:
+        for part in json_parts(reply_text(ledger, attempt) or ""):
+            try:
+                answer = json.loads(part)
+            except ValueError:
+                continue
+            if isinstance(answer, Mapping):
+                answered.update(answer)
+    return {name: answered.get(name) for name in outcome.open_fields}
+
+
+def _fields_by_source(item: ReviewItem) -> tuple[str, ...]:
+    """Return the fields of a step by field; none for another step."""
+    outcome = item.outcome
+    return (*outcome.sources, *outcome.open_fields)
+
+
+def _with_kept(
+    item: ReviewItem, value: Any, sources: Mapping[str, FieldSource]
+) -> dict[str, FieldSource]:
+    """Return the sources of an answer's fields; a field that stayed keeps its source."""
+    before = item.outcome.value or {}
+    kept = item.outcome.sources
+    stayed = {
+        name: source
+        for name, source in kept.items()
+        if name in before and before[name] == value.get(name)
+    }
+    return {**sources, **stayed}
 
 
 def reject(ledger: Ledger, item: ReviewItem, *, by: By | str) -> Decision:
@@ -311,11 +382,10 @@ def _record_decision(
     word: Word,
     *,
     by: By | str,
-    value: Any = None,
-    model: str | None = None,
+    taken: Taken | None = None,
 ) -> Decision:
     """Record a decision. Raises Misuse where the step asked nothing."""
-    decision = decision_about(item, word, by, value=value, model=model)
+    decision = decision_about(item, word, by, taken)
     return ledger.reviews.decide(decision)
 
 
@@ -323,13 +393,12 @@ def decision_about(
     item: ReviewItem,
     word: Word,
     by: By | str,
-    *,
-    value: Any = None,
-    model: str | None = None,
+    taken: Taken | None = None,
 ) -> Decision:
     """Return a decision, which is not recorded. Raises Misuse where the step asked nothing."""
     if isinstance(by, str):
         by = By(by)
+    taken = taken or Taken()
     if word not in _NEEDS_NO_ANSWER:
         _refuse_unread(item)
     return Decision(
@@ -340,8 +409,9 @@ def decision_about(
         # with the hash, this is what a later run finds the decision by
         question=item.question,
         decision=word,
-        value=value,
-        model=model,
+        value=taken.value,
+        model=taken.model,
+        sources=taken.sources,
         sensitivity=item.outcome.sensitivity,
         reviewer=by.name,
         reviewed_at=time.time(),
@@ -361,8 +431,13 @@ def _refuse_unread(item: ReviewItem) -> None:
         )
 
 
-def parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any:
-    """Return the JSON object in a text, which has to fit the step's schema. Raises Misuse."""
+def parse_answer(
+    ledger: Ledger, item: ReviewItem, text: str, what: str, *, kept_last: bool = False
+) -> Any:
+    """Return the JSON object in a text, which has to fit the step's schema. Raises Misuse.
+
+    Kept fields that are not in it are added. With `kept_last` they replace those that are.
+    """
     _refuse_unread(item)
     # as recorded with the run, since tasks/ may have changed meanwhile
     schema = ledger.reviews.schema(item.question or "")
@@ -370,11 +445,30 @@ def parse_answer(ledger: Ledger, item: ReviewItem, text: str, what: str) -> Any:
         raise Misuse(
             f"the question of the step {item.step} is not recorded; run the flow again first"
         )
-    return fitting_answer(schema, item.step, text, what)
+    kept = kept_fields(item)
+
+    def complete(answer: Any) -> Any:
+        if not kept or not isinstance(answer, Mapping):
+            return answer
+        merged = {**answer, **kept} if kept_last else {**kept, **answer}
+        # in the order of the schema, as a model answers
+        names = [name for name in schema.get("properties", {}) if name in merged]
+        return {name: merged[name] for name in (*names, *merged)}
+
+    return fitting_answer(schema, item.step, text, what, complete)
 
 
-def fitting_answer(schema: Mapping[str, Any], step: str, text: str, what: str) -> Any:
-    """Return the JSON object in a text, which has to fit a step's schema. Raises Misuse."""
+def fitting_answer(
+    schema: Mapping[str, Any],
+    step: str,
+    text: str,
+    what: str,
+    complete: Callable[[Any], Any] = lambda answer: answer,
+) -> Any:
+    """Return the JSON object in a text, which has to fit a step's schema. Raises Misuse.
+
+    `complete` adds what is known already.
+    """
     # needed for a decision alone; listing the queue starts without it
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
@@ -385,7 +479,7 @@ def fitting_answer(schema: Mapping[str, Any], step: str, text: str, what: str) -
     values: list[Any] = []
     for part in json_parts(text):
         try:
-            value = json.loads(part)
+            value = complete(json.loads(part))
         except ValueError as error:
             fault = str(error)
             continue

@@ -14,7 +14,7 @@ from tierwise.text.amounts import duration, plural, total
 if TYPE_CHECKING:
     from tierwise.explain.decisions import Explanation
     from tierwise.policy.by_field import KeptFields
-    from tierwise.records import Attempt, Choice, Verdict
+    from tierwise.records import Attempt, Choice, Outcome, Verdict
 
 KINDS = {
     "first": "first call",
@@ -49,6 +49,7 @@ def explanation_lines(
         yield from _attempts(explanation, explanation.used)
     yield ""
     yield from aligned([("Outcome", _outcome_text(explanation))])
+    yield from aligned(_field_rows(explanation))
     if explanation.shadow:
         yield from ("", "Shadow calls, for comparison; they changed nothing")
         yield from _attempts(explanation, explanation.shadow)
@@ -69,7 +70,9 @@ def _head(explanation: Explanation) -> Iterator[str]:
         return
     yield f"{step} of {explanation.document_id}, as it was in run {run.id} ({run.flow})"
     source = ""
-    if outcome.model:
+    if len(outcome.fields_by_source) > 1:
+        source = f" from {' and '.join(_models_of(outcome))}"
+    elif outcome.model:
         source = f" from {outcome.model}"
     calls = plural(len(explanation.used), "call")
     cost = cost_text(total(attempt.cost for attempt in explanation.used))
@@ -286,12 +289,36 @@ def _outcome_text(explanation: Explanation) -> str:
     if outcome is None:
         return ""
     if outcome.status == "accepted":
-        return f"accepted from {outcome.model}: {one_line(outcome.value)}"
+        models = ", ".join(_models_of(outcome)) or outcome.model
+        return f"accepted from {models}: {one_line(outcome.value)}"
     # A deferral for review has an answer as well, which is waiting for a person.
     text = f"{outcome.status}: {outcome.reason}"
+    if outcome.open_fields:
+        return text  # the fields that are kept have rows of their own
     if outcome.value is not None:
         text += f" (answer of {outcome.model}: {one_line(outcome.value)})"
     return text
+
+
+def _models_of(outcome: Outcome) -> list[str]:
+    """Return the models and reviewers that fields are from, each once."""
+    return list(dict.fromkeys(source.model for source in outcome.sources.values()))
+
+
+def _field_rows(explanation: Explanation) -> list[tuple[str, str]]:
+    """Return which model gave which field, and which fields are open, in a step by field."""
+    outcome = explanation.outcome
+    if outcome is None:
+        return []
+    rows: list[tuple[str, str]] = []
+    for name, source in outcome.sources.items():
+        text = f"{name} from {source.model}"
+        if source.confidence is not None:
+            text += f", confidence {source.confidence:.2f}"
+        rows.append(("" if rows else "Fields", text))
+    if outcome.open_fields:
+        rows.append(("Open", ", ".join(outcome.open_fields)))
+    return rows
 
 
 def _cost(attempt: Attempt) -> str:

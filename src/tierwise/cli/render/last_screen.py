@@ -56,6 +56,7 @@ _FAULTS = {
     "placeholders": "placeholders",
     "language": "another language",
     "low_confidence": "less sure than certified",
+    "not_kept": "fields that the route keeps of another model",
 }
 
 

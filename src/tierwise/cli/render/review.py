@@ -11,13 +11,14 @@ import typer
 
 from tierwise.cli.output import console, print_json, print_table
 from tierwise.cli.render.lines import one_line
+from tierwise.documents.writing import fields_data
 from tierwise.text.amounts import usd
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tierwise.ledger import Decision, RunRow
-    from tierwise.records import Attempt
+    from tierwise.records import Attempt, Outcome
     from tierwise.review.queue import ReviewItem
 
 _MOST_ANSWER = 140  # characters in the list
@@ -66,14 +67,26 @@ def print_item(item: ReviewItem, text: str | None, answers: list[str | None]) ->
             if verdict.passed is False:
                 reason = f": {verdict.reason}" if verdict.reason else ""
                 _print_safely(out, f"failed {verdict.check}{reason}", style="red")
-    if outcome.value is not None:
-        out.rule("the current answer", align="left", style="dim")
-        _print_safely(out, json.dumps(outcome.value, indent=2, ensure_ascii=False))
+    _print_answer(out, outcome)
     out.rule(align="left", style="dim")
     _print_safely(out, f"{outcome.status}: {outcome.reason}")
     for decision in item.decisions:
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(decision.reviewed_at))
         _print_safely(out, f"{at}  {decision.says}")
+
+
+def _print_answer(out: Console, outcome: Outcome) -> None:
+    """Print the answer of an outcome; in a step by field, the open fields and the sources."""
+    if outcome.open_fields:
+        out.rule("open fields", align="left", style="dim")
+        _print_safely(out, ", ".join(outcome.open_fields))
+    if outcome.value is None:
+        return
+    title = "the kept fields" if outcome.open_fields else "the current answer"
+    out.rule(title, align="left", style="dim")
+    _print_safely(out, json.dumps(outcome.value, indent=2, ensure_ascii=False))
+    for line in outcome.fields_by_source:
+        _print_safely(out, line)
 
 
 def print_decision(decision: Decision, *, as_json: bool) -> None:
@@ -105,6 +118,7 @@ def item_data(item: ReviewItem) -> dict[str, Any]:
         "reason": outcome.reason,
         "sensitivity": outcome.sensitivity,
         "value": outcome.value,
+        **fields_data(outcome),
         "cost_usd": outcome.cost,
         "attempts": [_attempt_data(attempt) for attempt in outcome.attempts],
         "decisions": [_decision_data(decision) for decision in item.decisions],
@@ -116,9 +130,18 @@ def _attempt_data(attempt: Attempt) -> dict[str, Any]:
         "model": attempt.model,
         "kind": attempt.kind,
         "error": attempt.error,
-        "failed": {v.check: v.reason for v in attempt.verdicts if v.passed is False},
+        "failed": _failed(attempt),
         "cost_usd": attempt.cost,
     }
+
+
+def _failed(attempt: Attempt) -> dict[str, str]:
+    """Return the reasons of an attempt's failed checks; of one by field, for each field."""
+    reasons: dict[str, list[str]] = {}
+    for verdict in attempt.verdicts:
+        if verdict.passed is False:
+            reasons.setdefault(verdict.check, []).append(verdict.reason)
+    return {check: "; ".join(of_check) for check, of_check in reasons.items()}
 
 
 def _decision_data(decision: Decision) -> dict[str, Any]:
@@ -140,6 +163,8 @@ def item_cells(item: ReviewItem) -> dict[str, Any]:
     answer = ""
     if outcome.value is not None:
         answer = one_line(json.dumps(outcome.value, ensure_ascii=False), _MOST_ANSWER)
+    if outcome.open_fields:
+        answer = f"open: {', '.join(outcome.open_fields)} {answer}".rstrip()
     return {
         "document": item.document_id,
         "step": item.step,

@@ -16,7 +16,7 @@ from tierwise.desk.access import Person, Reviewer, Viewer
 from tierwise.desk.addresses import to_parameter
 from tierwise.desk.answer_checks import failed_checks
 from tierwise.desk.desk import Desk, TheDesk
-from tierwise.desk.forms import Field, answer_of, fields_of
+from tierwise.desk.forms import Field, answer_of, fields_of, open_first
 from tierwise.desk.marks import Part, marked
 from tierwise.desk.notices import Notice
 from tierwise.desk.queue_view import (
@@ -41,9 +41,11 @@ from tierwise.review.queue import (
     answer_to_approve,
     approve,
     comment,
+    draft,
     edit,
     find_item,
     find_texts,
+    kept_fields,
     reject,
     reply_text,
     send_again,
@@ -301,10 +303,12 @@ def _item_view(
     value = item.outcome.value
     answer = None
     try:
-        value, _ = answer_to_approve(desk.ledger, item)
+        value = answer_to_approve(desk.ledger, item).value
         answer = json.dumps(value, indent=2, ensure_ascii=False)
     except Misuse:
-        pass  # no answer that fits: the person writes one, or rejects
+        # no answer that fits: the person writes one, or rejects
+        if item.outcome.open_fields:
+            value = {**draft(desk.ledger, item), **kept_fields(item)}
     text = _text(desk, item)
     schema = desk.ledger.reviews.schema(item.question or "") or {}
     parts = None if text is None else marked(text[:_LONGEST_TEXT], {"answer": value})
@@ -315,7 +319,7 @@ def _item_view(
         may_decide=may_decide,
         text=parts,
         is_cut=text is not None and len(text) > _LONGEST_TEXT,
-        fields=fields_of(schema, value, entered),
+        fields=open_first(fields_of(schema, value, entered), item.outcome),
         answer=answer,
         attempts=[_attempt_view(desk, each) for each in item.outcome.attempts],
         decisions=item.decisions,
