@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,8 @@ def contract_intake(
     out: Path = Path("out/contracts"),
     only_new: bool = False,
     shard: str = "1/1",
+    within: timedelta | None = None,
+    detach: bool = False,
 ) -> RunSummary:
     """Read a folder of contracts: key terms with their quotations, a summary, and how risky each is.
 
@@ -57,8 +60,10 @@ def contract_intake(
         out: folder for the results, one file a contract and one line each in outcomes.jsonl.
         only_new: leave out contracts that an earlier run brought to an end; for a folder that is watched.
         shard: the part of the contracts that this run takes, such as 2/8; each part has an `out` of its own.
+        within: the time until the results are needed, such as 6h (PT6H in Prefect); it allows provider batches.
+        detach: end once all calls are in provider batches; the next start of the flow, or `tierwise resume`, continues.
     """
-    with recorded_run(budget_usd=budget_usd) as run:
+    with recorded_run(budget_usd=budget_usd, within=within, detach=detach) as run:
         contracts = read_documents(
             source, sensitivity=sensitivity, only_new=only_new, shard=shard
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,8 @@ def meeting_digest(
     out: Path = Path("out/meetings"),
     only_new: bool = False,
     shard: str = "1/1",
+    within: timedelta | None = None,
+    detach: bool = False,
     queries: tuple[str, ...] = QUERIES,
     part_tokens: Annotated[int, Field(ge=200)] = 1500,
 ) -> RunSummary:
@@ -44,10 +47,12 @@ def meeting_digest(
         out: folder for the results, one file a meeting and one line each in outcomes.jsonl.
         only_new: leave out transcripts that an earlier run brought to an end; for a folder that is watched.
         shard: the part of the transcripts that this run takes, such as 2/8; each part has an `out` of its own.
+        within: the time until the results are needed, such as 6h (PT6H in Prefect); it allows provider batches.
+        detach: end once all calls are in provider batches; the next start of the flow, or `tierwise resume`, continues.
         queries: what to answer about every meeting, a JSON list; a transcript may bring `queries` of its own.
         part_tokens: longer transcripts are read in parts of at most so many tokens.
     """
-    with recorded_run(budget_usd=budget_usd) as run:
+    with recorded_run(budget_usd=budget_usd, within=within, detach=detach) as run:
         meetings = read_documents(
             source, sensitivity=sensitivity, only_new=only_new, shard=shard
         )
