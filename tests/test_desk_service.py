@@ -73,9 +73,68 @@ def test_it_starts_for_others_only_where_somebody_may_sign_in(
     assert terminal("desk", "--certificate", "x.pem", cwd=root).code == 2
     token = terminal("desk", "--metrics-token", cwd=root).out
     assert re.fullmatch(r"[\w-]{43}\n", token)
-    port = str(free_port())
-    link = terminal("desk", "--port", port, "--link", cwd=root).out
-    assert re.fullmatch(rf"http://127\.0\.0\.1:{port}/enter\?token=[\w-]{{43}}\n", link)
+
+
+def test_the_link_is_that_of_a_desk_that_runs(
+    root: Path, tmp_path: Path, terminal: Terminal
+) -> None:
+    """Another program at that port would get the token from the person who opens it."""
+    port = free_port()
+    down = terminal("desk", "--port", port, "--link", cwd=root)
+    assert (down.code, down.out) == (2, "")
+    other = make_project(tmp_path / "other", model("large", "http://127.0.0.1:1"))
+    with desk_at(root) as desk:
+        port = int(desk.url.rpartition(":")[2])
+        link = terminal("desk", "--port", port, "--link", cwd=root).out
+        assert re.fullmatch(rf"{desk.url}/enter\?token=[\w-]{{43}}\n", link)
+        # A desk of another project is none of this one.
+        foreign = terminal("desk", "--port", port, "--link", cwd=other)
+        assert (foreign.code, foreign.out) == (2, "")
+
+
+def test_a_password_is_asked_at_a_terminal_alone(root: Path) -> None:
+    """Python's own prompt would warn on a pipe, and show what is typed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tierwise", "desk", "add", "ann"],
+        cwd=root,
+        input=f"{PASSWORD}\n{PASSWORD}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "--password-stdin" in done.stderr
+    assert "GetPassWarning" not in done.stderr
+    assert not (root / ".tierwise" / "desk" / "people.json").exists()
+
+
+def test_the_desk_runs_in_the_foreground_as_its_unit_starts_it(
+    root: Path, terminal: Terminal
+) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "tierwise", "up", "--foreground", "desk"]
+    process = subprocess.Popen(
+        [*command, "--port", str(port)], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            found = terminal("desk", "--link", cwd=root)
+            answers = terminal("desk", "--port", port, "--link", cwd=root)
+            if answers.code == 0:
+                break
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert found.out == answers.out
+        # What its unit would start again is not ended by `down`.
+        assert terminal("down", cwd=root).code == 2
+        second = subprocess.run(command, cwd=root, capture_output=True, check=False)
+        assert second.returncode == 2
+    finally:
+        process.terminate()
+        output, _ = process.communicate(timeout=30)
+    assert output == ""
 
 
 def test_the_process_of_up_serves_the_desk_and_logs_no_token(root: Path) -> None:

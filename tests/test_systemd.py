@@ -26,10 +26,11 @@ def test_the_printed_units_start_what_up_starts(
 ) -> None:
     words = ["up", "--systemd", "--port", "4300", *([option] if option else [])]
     printed = terminal(*words, cwd=project).out
-    assert printed.count("[Service]") == 2
+    assert printed.count("[Service]") == 3
     assert "-m tierwise up --foreground server --port 4300\n" in printed
     assert "-m tierwise up --foreground worker\n" in printed
-    assert printed.count("Restart=always") == 2
+    assert "-m tierwise up --foreground desk\n" in printed
+    assert printed.count("Restart=always") == 3
     # Flows outlive the restart of their worker.
     assert printed.count("KillMode=process") == 1
     assert ("enable-linger" in printed) == (option is None)

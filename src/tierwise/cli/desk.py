@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,10 @@ def serve(
         typer.Option(metavar="FILE", help="The certificate's private key (PEM)."),
     ] = None,
     link: Annotated[
-        bool, typer.Option("--link", help="Print the link of a desk here, and exit.")
+        bool,
+        typer.Option(
+            "--link", help="Print the link of a desk that runs here, and exit."
+        ),
     ] = False,
     metrics_token: Annotated[
         bool,
@@ -63,6 +67,7 @@ def serve(
     """
     if context.invoked_subcommand is not None:
         return
+    from tierwise.desk.probe import is_served
     from tierwise.desk.server import Place, link_of, listen
     from tierwise.desk.server import serve as serve_desk
     from tierwise.orchestrate.services import address, desk_address
@@ -96,6 +101,11 @@ def serve(
     if link:
         if access.link_user is None:
             raise Misuse(f"at {host} there is no link; people sign in at {place.url}")
+        if not is_served(access, place.url):
+            raise Misuse(
+                f"no desk of this project runs at {place.url}; `tierwise desk` starts one, and "
+                "`tierwise up` one in the background"
+            )
         typer.echo(first_page)
         return
     listener = listen(host, number)
@@ -137,6 +147,10 @@ def add(
     if password_stdin:
         password = typer.get_text_stream("stdin").readline().rstrip("\r\n")
     else:
+        if not sys.stdin.isatty():
+            raise Misuse(
+                "a password is asked at a terminal; in a script, give --password-stdin"
+            )
         password = typer.prompt(
             f"Password (at least {SHORTEST_PASSWORD} characters)",
             hide_input=True,

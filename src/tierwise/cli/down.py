@@ -147,9 +147,9 @@ def _end_services(root: Path) -> list[str]:
 def _refuse_foreground(root: Path) -> None:
     """Raise Misuse where systemd or the like would only start again what this command ends."""
     from tierwise.errors import Misuse
-    from tierwise.orchestrate.services import server_of, worker_of
+    from tierwise.orchestrate.services import desk_of, server_of, worker_of
 
-    services = (server_of(root), worker_of(root))
+    services = (server_of(root), worker_of(root), desk_of(root))
     names = [service.name for service in services if service.is_in_foreground()]
     if names:
         raise Misuse(

@@ -1,7 +1,7 @@
 """`tierwise up --foreground SERVICE`: one service in the place of this process, for systemd.
 
-The process becomes Prefect's server or worker, under the same lock and at the same address as in
-the background. The worker's start ends dead runs and deploys, as `tierwise up` does.
+The process becomes Prefect's server, a worker or the desk, under the same lock and at the same
+address as in the background. The worker's start ends dead runs and deploys, as `tierwise up` does.
 """
 
 from __future__ import annotations
@@ -68,6 +68,29 @@ def become_worker(root: Path) -> NoReturn:
     )
     env = {**os.environ, **worker_variables()}
     worker_of(root).become(worker_command(), env, root)
+
+
+def become_desk(root: Path, port: int | None) -> NoReturn:
+    """Become the desk, at a port, else at its last one, else at that of the settings."""
+    from tierwise.desk.server import Place, listen
+    from tierwise.orchestrate.services import (
+        desk_of,
+        remembered_desk_address,
+        write_desk_address,
+    )
+    from tierwise.orchestrate.supervision import desk_command
+    from tierwise.project import Project
+
+    if port is None:
+        remembered = remembered_desk_address(root)
+        port = Project(root).settings.desk.port
+        if remembered:
+            port = int(remembered.rpartition(":")[2])
+    place = Place(host="127.0.0.1", port=port)
+    # Before it becomes the desk: a port that another process has is said in words.
+    listen(place.host, port).close()
+    write_desk_address(root, place.url)
+    desk_of(root).become(desk_command(place.url), dict(os.environ), root)
 
 
 def _await_server(root: Path) -> None:

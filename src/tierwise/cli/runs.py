@@ -36,6 +36,8 @@ def runs(
     detached = [row.id for row in rows if row.state == "detached"]
     if detached:
         typer.echo(f"a detached run goes on with: tierwise resume {detached[0]}")
+    if rows:
+        typer.echo("as pages, with documents and reviews: tierwise desk")
 
 
 def _data(row: RunRow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Units for systemd: the server and the worker of `tierwise up`, in the foreground.
+"""Units for systemd: server, worker and desk of `tierwise up`, in the foreground.
 
 Pure text. `tierwise up --systemd` prints it, and a person installs it.
 """
@@ -46,6 +46,11 @@ ProtectControlGroups=yes
 # would be deleted under them.
 _OF_WORKER = "KillMode=process\n"
 _OF_SERVER = "PrivateTmp=yes\n"
+_DESCRIPTIONS = {
+    "server": "Prefect's server",
+    "worker": "Prefect's worker",
+    "desk": "The desk",
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def units(root: Path, *, system_user: str | None, port: int | None) -> list[Unit
 
     def unit(service: str, order: str, options: str, more: str) -> Unit:
         text = _UNIT.format(
-            description=f"Prefect's {service} of {_value(root)}",
+            description=f"{_DESCRIPTIONS[service]} of {_value(root)}",
             order=order,
             root=_value(root),
             environment=environment,
@@ -91,6 +96,8 @@ def units(root: Path, *, system_user: str | None, port: int | None) -> list[Unit
     return [
         unit("server", after_network, chosen_port, of_server),
         unit("worker", after_server, "", _OF_WORKER),
+        # It serves without a server too, and looks for one now and then.
+        unit("desk", after_network, "", of_server),
     ]
 
 
@@ -103,7 +110,8 @@ def instructions(root: Path, *, system_user: str | None) -> str:
         "# Units for systemd. Put each into the file that its first line names. Then:",
         "#   tierwise down",
         f"#   {manager} daemon-reload",
-        f"#   {manager} enable --now {name}-server {name}-worker",
+        f"#   {manager} enable --now {name}-server {name}-worker {name}-desk",
+        "#   tierwise desk --link      # the link that signs you in",
     ]
     if not system_user:
         lines.append(

@@ -26,6 +26,7 @@ class Foreground(Enum):
 
     SERVER = "server"
     WORKER = "worker"
+    DESK = "desk"
 
 
 _PORTS_TRIED = 20  # for the desk
@@ -109,18 +110,25 @@ def _become(
     root: Path, port: int | None, service: Foreground, *, force: bool
 ) -> NoReturn:
     """Become a service. Raises Misuse where it runs already, or its port is taken."""
-    from tierwise.cli.foreground import become_server, become_worker
+    from tierwise.cli.foreground import become_desk, become_server, become_worker
     from tierwise.cli.server_address import address_for
     from tierwise.errors import Misuse
-    from tierwise.orchestrate.services import server_of, worker_of
+    from tierwise.orchestrate.services import desk_of, server_of, worker_of
 
-    running = server_of(root) if service is Foreground.SERVER else worker_of(root)
+    services = {
+        Foreground.SERVER: server_of,
+        Foreground.WORKER: worker_of,
+        Foreground.DESK: desk_of,
+    }
+    running = services[service](root)
     if running.pid() is not None:
         raise Misuse(
             f"the {running.name} runs already (process {running.pid()}); `tierwise down` ends it"
         )
     if service is Foreground.WORKER:
         become_worker(root)
+    if service is Foreground.DESK:
+        become_desk(root, port)
     become_server(root, address_for(root, port, force=force))
 
 

@@ -103,6 +103,14 @@ class Access:
         """Return the token that each form of a person must send back."""
         return self._signature(f"csrf {person.by} {person.name} {person.session}")
 
+    def proof(self, challenge: str) -> str:
+        """Return what only a desk with this key can answer to a challenge."""
+        return self._signature(f"challenge {challenge}")
+
+    def is_proof(self, challenge: str, proof: str) -> bool:
+        """Return True for the answer of a desk with this key."""
+        return _is_same(proof, self.proof(challenge))
+
     def is_link_token(self, token: str) -> bool:
         """Return True for the link's token, where there is a link."""
         return self.link_user is not None and _is_same(token, self.link_token)

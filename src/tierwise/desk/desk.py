@@ -24,6 +24,7 @@ from tierwise.desk.guard import CSRF_FIELD, person_of
 from tierwise.desk.messages import said
 from tierwise.desk.navigation import NAVIGATION
 from tierwise.desk.pace import Pace
+from tierwise.desk.project_watch import ProjectWatch
 from tierwise.desk.tries import Tries
 from tierwise.ledger import Ledger
 from tierwise.project import Project
@@ -45,13 +46,28 @@ class Desk:
     `keep_s` seconds old, and older where they take long to read.
     """
 
-    project: Project
+    started_with: Project
     ledger: Ledger
     access: Access
     prefect_url: Callable[[], str | None] = field(default=lambda: None)
     keep_s: float = 2.0
     pace: Pace = field(default_factory=Pace)
     tries: Tries = field(default_factory=Tries)
+    watch: ProjectWatch = field(init=False)  # its files may change while the desk runs
+
+    def __post_init__(self) -> None:
+        """Note the project's files as they are at the start."""
+        self.watch = ProjectWatch(self.started_with)
+
+    @property
+    def project(self) -> Project:
+        """The project as its files were at the last look."""
+        return self.watch.project
+
+    def look_at_files(self) -> None:
+        """Take up the project's files where they changed."""
+        if self.watch.look():
+            self.kept.forget("files")
 
     @cached_property
     def kept(self) -> Kept:
@@ -103,6 +119,7 @@ class Desk:
                 navigation=navigation,
                 path=request.url.path,
                 project_name=self.project.root.name,
+                files_state=self.watch.state,
                 assets=self.assets,
                 version=__version__,
                 now=time.time(),
@@ -136,6 +153,7 @@ def compile_templates() -> None:
 def desk_of(request: Request) -> Desk:
     """Return the desk of a request: a dependency."""
     desk: Desk = request.app.state.desk
+    desk.look_at_files()
     return desk
 
 
@@ -174,7 +192,7 @@ class Kept:
         if age > time_s + _STALE_S:
             # A page that nobody had open: what it showed last would mislead.
             with making:
-                newer = self._kept[key]
+                newer = self._kept.get(key, answer)
                 answer = newer if newer is not answer else self._make(key, make)
         elif age > time_s and making.acquire(blocking=False):
             thread = threading.Thread(
@@ -183,6 +201,13 @@ class Kept:
             thread.start()
         kept: _T = answer.value
         return kept
+
+    def forget(self, kind: str) -> None:
+        """Drop the answers of a kind: the first part of their keys."""
+        with self._lock:
+            for key in list(self._kept):
+                if isinstance(key, tuple) and key[0] == kind:
+                    del self._kept[key]
 
     def _make(self, key: Hashable, make: Callable[[], Any]) -> _Answer:
         began = time.monotonic()

@@ -56,6 +56,7 @@ def report(desk: Desk, url: str) -> None:
     from tierwise.orchestrate.alert_watch import report_conditions, reported
     from tierwise.orchestrate.alerts import Condition
 
+    desk.look_at_files()
     root = desk.project.root
     alerts = desk_alerts(desk, time.time())
     conditions = [_condition(alert, url) for alert in alerts]

@@ -29,6 +29,7 @@ FOLDER = Path(".tierwise/services")  # below the project's root
 _ADDRESS = "server.url"
 _DESK_ADDRESS = "desk.url"
 _SERVER = "server"
+_DESK = "desk"
 _LOCKED_S = 1.0  # a lock that is held for longer is a living service's
 
 
@@ -107,8 +108,9 @@ class Service:
         file.flush()
         # The lock lives as long as the program that takes this one's place.
         os.set_inheritable(file.fileno(), True)
-        # The server's files are its owner's alone; those of a worker's flows follow the umask.
-        if self.name == _SERVER:
+        # The files of server and desk are their owner's alone; those of a worker's flows follow
+        # the umask.
+        if self.name in (_SERVER, _DESK):
             os.umask(PRIVATE_UMASK)
         os.chdir(cwd)
         os.execvpe(command[0], list(command), dict(env))  # noqa: S606 - the caller's own command
@@ -173,7 +175,7 @@ def supervisor_of(root: Path) -> Service:
 
 def desk_of(root: Path) -> Service:
     """Return the service of the desk's pages."""
-    return Service(root / FOLDER, "desk")
+    return Service(root / FOLDER, _DESK)
 
 
 def desk_address(root: Path) -> str | None:

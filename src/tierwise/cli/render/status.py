@@ -29,6 +29,7 @@ def print_status(status: ProjectStatus) -> None:
     if status.in_batches:
         rows = [_in_batches_cells(run, status) for run in status.in_batches]
         print_table(rows)
+    typer.echo(_how_to_open_the_desk(status))
     problems = status.problems()
     if not problems:
         typer.echo("All is well.")
@@ -37,6 +38,13 @@ def print_status(status: ProjectStatus) -> None:
     for problem in problems:
         typer.echo(f"  {problem.what}")
         typer.echo(f"      -> {problem.remedy}")
+
+
+def _how_to_open_the_desk(status: ProjectStatus) -> str:
+    for service in status.services:
+        if service.name == "desk" and service.pid is not None:
+            return "Desk: `tierwise desk --link` prints the link that signs you in."
+    return "Desk: `tierwise desk` serves the pages about runs, cost and reviews."
 
 
 def _service_rows(status: ProjectStatus) -> list[dict[str, Any]]:
