@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,11 @@ from tests.kit.desk import ServedDesk, desk_at
 from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, migrated_url
 from tests.kit.projects import make_project, model
 from tests.kit.reported_runs import CENT, LARGE, SMALL, TODAY, record
+from tests.kit.samples import documents, opened
 from tests.test_desk_pages import text_of
+from tests.test_desk_review import form_of
 from tierwise.desk.figures import quality, rate_of, today
+from tierwise.desk.server import warm_up
 from tierwise.ledger import Decision, Ledger
 from tierwise.ledger.views.answers import DAY_S, Tally
 from tierwise.report.build import build_report
@@ -25,6 +29,7 @@ from tierwise.report.markup import share
 
 DAY = 20_000
 RUNS = ("monday", "thursday")
+CHECKED = "try: [dear], review: human"
 
 
 def story(ledger: Ledger, day: int = DAY) -> None:
@@ -200,3 +205,32 @@ def test_pages_metrics_and_report_show_the_same_rate(desk: ServedDesk) -> None:
         ("classify", "failed"): 3,
         ("classify", "waiting"): 1,
     }
+
+
+def test_a_decision_is_in_the_figures_of_who_made_it(tmp_path: Path) -> None:
+    """Figures are kept for a minute here, but not from before one's own decision."""
+    with opened(tmp_path) as office:
+        office.made()
+        rules = tmp_path / "routing_rules" / "rules.yaml"
+        rules.write_text(rules.read_text().replace("try: [dear]", CHECKED))
+        office.run(documents(3))
+    with desk_at(tmp_path, keep_s=60.0) as served:
+        warm_up(served.app)
+        ada = served.signed_in("reviewer", "ada")
+        page = ada.get("/review")
+        before = text_of(ada.get("/").text)
+        assert "classify 0 – 3" in before
+        assert "test 3 0 0 0 3" in before
+        [item] = re.findall(r'href="(/review/item\?[^"]*)"', page.text)[:1]
+        form = form_of(ada.get(item.replace("&amp;", "&")), "/review/decide")
+        done = ada.post("/review/decide", {**form, "word": "approve"})
+        assert done.status_code == 303, done.text
+        after = text_of(ada.get("/").text)
+        low, high = interval(1, 1) or (0, 0)
+        rate = f"{share(1.0)} ({share(low)} to {share(high)})"
+        assert f"classify 1 {rate} 2" in after
+        assert "test 2 0 0 0 2" in after
+        undo = form_of(ada.get(done.headers["location"]), "/review/undo")
+        assert ada.post("/review/undo", undo).status_code == 303
+        assert "classify 0 – 3" in text_of(ada.get("/").text)
+        assert "test 3 0 0 0 3" in text_of(ada.get("/").text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from tierwise.desk.server import warm_up
 from tierwise.ledger import Decision, Ledger
 from tierwise.ledger.views.waiting import WaitingRow
 from tierwise.policy.desk_settings import Sees
-from tierwise.records import Rejection, Route, Verdict
+from tierwise.records import Document, Outcome, Rejection, Route, Verdict
 from tierwise.report.interval import interval
 from tierwise.report.markup import share
 from tierwise.text.amounts import usd
@@ -237,6 +238,9 @@ def test_a_run_page_lists_its_documents(desk: ServedDesk) -> None:
     assert "b.txt</a>" in browser.get("/runs/ended-1?find=b.").text
     assert "b.txt</a>" not in browser.get("/runs/ended-1?after=b.txt").text
     assert browser.get("/runs/none").status_code == 404
+    past_the_end = browser.get("/runs?page=999").text
+    assert "/runs/ended-1" in past_the_end
+    assert "No run" in browser.get("/runs?flow=other").text
     assert browser.get("/runs/ended-1?status=x").status_code == 400
     assert browser.get("/runs/ended-1/document?id=z").status_code == 404
 
@@ -410,6 +414,35 @@ def test_progress_is_that_of_the_slowest_step() -> None:
     assert documents_done(counts, ["a", "b"]) == 5
     assert documents_done({"a": {"accepted": 3}}, ["a", "b"]) == 0
     assert documents_done({}, []) == 0
+    # Of reading, only failures are on record.
+    unread: Any = {"read": {"deferred": 1}, "a": {"accepted": 4, "skipped": 1}}
+    assert documents_done(unread, []) == 5
+    assert documents_done(unread, ["read", "a"]) == 5
+    assert documents_done({"read": {"deferred": 1}}, []) == 1
+
+
+def test_progress_says_why_no_end_is_expected(desk: ServedDesk) -> None:
+    run = replace(desk.ledger.runs.resolve("live"), plan={"documents": 10})
+    start = run.started_at
+
+    def made(done: int, sign: Any = "alive", **changes: Any) -> Any:
+        counts: Any = {"classify": {"accepted": done}}
+        return progress(replace(run, **changes), counts, [], sign, start + 600)
+
+    assert made(4).expected_end == pytest.approx(start + 600 + 900)
+    assert (made(4).done_text, made(4).pace_text) == ("4 of 10 done", "0.4")
+    for other in (
+        made(4, sign="dead"),
+        made(0),
+        made(10),
+        made(12),
+        made(4, plan=None),
+    ):
+        assert other.expected_end is None
+        assert "expected end 2" not in other.end_text
+    assert made(12).done_text == "12 done, 10 planned"
+    assert made(600).pace_text == "60"
+    assert made(4, sign="dead").end_text == "its process died"
 
 
 def test_a_run_without_a_plan_has_no_expected_end(desk: ServedDesk) -> None:
@@ -473,3 +506,41 @@ def test_a_wheel_has_templates_and_static_files() -> None:
     names = {entry.name for entry in (files("tierwise.desk") / "templates").iterdir()}
     assert "base.html.j2" in names
     assert (files("tierwise.desk") / "static" / "desk.js").is_file()
+
+
+def test_a_document_has_its_text_from_the_runs_source(tmp_path: Path) -> None:
+    """As a reviewer's page has it; and an id leads to no file outside of the source."""
+    root = project_at(tmp_path)
+    text = "I want my money back, says the letter."
+    outside = Document(id="x", text="outside of the source", sensitivity="internal")
+    inside = Document(id="a.txt", text=text, sensitivity="internal")
+    (root / "inbox").mkdir()
+    (root / "inbox" / "a.txt").write_text(text)
+    (root / "outside.txt").write_text(outside.text)
+    with Ledger.open(root=root) as ledger:
+        ledger.start_run(replace(RUN, parameters={"source": "inbox"}))
+        for document in (inside, replace(outside, id="../outside.txt")):
+            for level in ("internal", "restricted"):
+                suffix = "" if level == "internal" else f"#{level}"
+                own = replace(document, id=f"{document.id}{suffix}")
+                made = Outcome(
+                    step="classify",
+                    status="accepted",
+                    value={"quote": "money back"},
+                    model="small",
+                    sensitivity=level,
+                )
+                asyncio.run(ledger.record_outcome(RUN.id, own, made))
+    with desk_at(root) as served:
+        viewer = served.signed_in("viewer")
+        words = "says the letter"  # those around a mark are apart
+        page = viewer.get(document_path(RUN.id, "a.txt")).text
+        assert words in page
+        assert "<mark" in page
+        admin = served.signed_in()
+        for name in ("a.txt#restricted", "../outside.txt#restricted"):
+            hidden = text_of(viewer.get(document_path(RUN.id, name)).text)
+            assert words not in hidden
+        assert words in admin.get(document_path(RUN.id, "a.txt#restricted")).text
+        other = text_of(admin.get(document_path(RUN.id, "../outside.txt")).text)
+        assert outside.text not in other

@@ -9,6 +9,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tierwise.desk.access import Access
 from tierwise.desk.desk import Desk
@@ -26,7 +27,6 @@ from tierwise.desk.pages import (
     sign_in,
     static,
 )
-from tierwise.desk.queue_view import QueueReader
 from tierwise.errors import LedgerError, Misuse, TierwiseError, UnknownName
 from tierwise.ledger import Ledger
 from tierwise.project import Project
@@ -79,7 +79,6 @@ def build_app(
     )
     desk = Desk(project, ledger, access, prefect_url, keep_s)
     app.state.desk = desk
-    app.state.queue_reader = QueueReader()
     for router in ROUTERS:
         app.include_router(router)
 
@@ -104,6 +103,7 @@ def build_app(
     def on_error(request: Request, error: TierwiseError) -> Response:
         return refuse(request, _status_of(error), str(error))
 
+    app.add_middleware(_RenewsFigures, desk=desk)
     # Outermost: nothing of the application is reached without it.
     app.add_middleware(Guard, access=access, refusal=refuse)
     return app
@@ -114,6 +114,27 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
+
+
+class _RenewsFigures:
+    """After a person's form, the next page shows no figure from before it."""
+
+    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+        self._app = app
+        self._desk = desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+
+        async def renewing(message: Message) -> None:
+            # Before the answer: the browser asks for the next page as soon as it has this one.
+            if message["type"] == "http.response.start":
+                self._desk.kept.renew()
+            await send(message)
+
+        await self._app(scope, receive, renewing)
 
 
 def _status_of(error: TierwiseError) -> int:

@@ -25,6 +25,7 @@ from tierwise.desk.messages import said
 from tierwise.desk.navigation import NAVIGATION
 from tierwise.desk.pace import Pace
 from tierwise.desk.project_watch import ProjectWatch
+from tierwise.desk.queue_view import QueueReader
 from tierwise.desk.tries import Tries
 from tierwise.ledger import Ledger
 from tierwise.project import Project
@@ -35,6 +36,7 @@ _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 _DUTY = 10.0  # an answer that takes a second is made every ten
 _STALE_S = 20.0
+_SLOW_S = 0.2  # an answer that takes longer is made in the background
 _MOST_KEPT = 500
 
 
@@ -73,6 +75,11 @@ class Desk:
     def kept(self) -> Kept:
         """Answers of the ledger that are kept for a moment."""
         return Kept(self.keep_s)
+
+    @cached_property
+    def queue(self) -> QueueReader:
+        """What waits for a person, read once for many requests."""
+        return QueueReader()
 
     @cached_property
     def styles(self) -> str:
@@ -171,6 +178,7 @@ class Kept:
         """With 0 seconds, every answer is made when it is asked for."""
         self._seconds = seconds
         self._lock = threading.Lock()
+        self._renewed_at = 0.0
         self._kept: dict[Hashable, _Answer] = {}
         self._making: dict[Hashable, threading.Lock] = {}
 
@@ -188,13 +196,14 @@ class Kept:
             value: _T = answer.value
             return value
         time_s = max(self._seconds, seconds, _DUTY * answer.took_s)
-        age = time.monotonic() - answer.made_at
-        if age > time_s + _STALE_S:
-            # A page that nobody had open: what it showed last would mislead.
+        age = time.monotonic() - answer.begun_at
+        is_outdated = answer.begun_at < self._renewed_at
+        if age > time_s + _STALE_S or (is_outdated and answer.took_s < _SLOW_S):
+            # A page that nobody had open, or a person's own decision: what was shown last misleads.
             with making:
                 newer = self._kept.get(key, answer)
                 answer = newer if newer is not answer else self._make(key, make)
-        elif age > time_s and making.acquire(blocking=False):
+        elif (age > time_s or is_outdated) and making.acquire(blocking=False):
             thread = threading.Thread(
                 target=self._make_again, args=(key, make, making), daemon=True
             )
@@ -209,13 +218,20 @@ class Kept:
                 if isinstance(key, tuple) and key[0] == kind:
                     del self._kept[key]
 
+    def renew(self) -> None:
+        """Give no answer from before this moment: who decided something sees it at once.
+
+        One that takes long to make is given once more, while a thread makes the next one.
+        """
+        self._renewed_at = time.monotonic()
+
     def _make(self, key: Hashable, make: Callable[[], Any]) -> _Answer:
         began = time.monotonic()
         value = make()
-        answer = _Answer(value, time.monotonic(), time.monotonic() - began)
+        answer = _Answer(value, began, time.monotonic() - began)
         with self._lock:
             if len(self._kept) > _MOST_KEPT:
-                oldest = min(self._kept, key=lambda key: self._kept[key].made_at)
+                oldest = min(self._kept, key=lambda key: self._kept[key].begun_at)
                 del self._kept[oldest]
             self._kept[key] = answer
         return answer
@@ -234,5 +250,5 @@ class Kept:
 @dataclass(frozen=True, slots=True)
 class _Answer:
     value: Any
-    made_at: float
+    begun_at: float
     took_s: float

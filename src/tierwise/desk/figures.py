@@ -16,7 +16,9 @@ from tierwise.ledger.views.answers import DAY_S, Tally
 from tierwise.ledger.views.overview import LabelCount, Spending, StepCounts
 from tierwise.ledger.views.waiting import WaitingRow
 from tierwise.report.interval import interval
+from tierwise.report.markup import local_time
 
+READ = "read"  # the step that reads documents
 _ALIVE = frozenset({"alive", "leased"})
 # The ages of waiting documents, each up to so many seconds.
 AGES = (
@@ -50,6 +52,35 @@ class Progress:
     def is_alive(self) -> bool:
         """True unless its process is known to be dead."""
         return self.sign in _ALIVE
+
+    @property
+    def done_text(self) -> str:
+        """Such as `4 of 10 done`; a run may have more documents than its plan."""
+        if self.total is None:
+            return f"{self.done:,} done"
+        if self.done > self.total:
+            return f"{self.done:,} done, {self.total:,} planned"
+        return f"{self.done:,} of {self.total:,} done"
+
+    @property
+    def pace_text(self) -> str:
+        """The number of documents done in a minute, with a digit more where they are few."""
+        return f"{self.per_minute:,.{0 if self.per_minute >= 10 else 1}f}"
+
+    @property
+    def end_text(self) -> str:
+        """When it should end, or why that is not known."""
+        if not self.is_alive:
+            return "its process died"
+        if self.total is None:
+            return "no plan, so no expected end"
+        if self.done >= self.total:
+            return "all planned documents are done"
+        if self.run.in_batches:
+            return "waits for provider batches"
+        if self.expected_end is None:
+            return "end unknown: none was done of late"
+        return f"expected end {local_time(self.expected_end)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +161,9 @@ def day_name(day: int) -> str:
 
 def documents_done(counts: StepCounts, steps: Sequence[str]) -> int:
     """Return the documents with an outcome in every step; `steps` are those that a run takes."""
-    names = list(steps) or list(counts)
+    # Of reading, failures alone are on record; the later steps have these documents as skipped.
+    asked = [step for step in (steps or counts) if step != READ]
+    names = asked or list(counts)
     return min((_recorded(counts.get(step, {})) for step in names), default=0)
 
 
@@ -150,8 +183,9 @@ def progress(
     seconds = max(1.0, now - since)
     per_second = max(0, done - before) / seconds
     expected_end = None
-    if total is not None and per_second > 0:
-        expected_end = now + max(0, total - done) / per_second
+    is_open = total is not None and done < total
+    if total is not None and is_open and per_second > 0 and sign in _ALIVE:
+        expected_end = now + (total - done) / per_second
     planned = plan.get("expected")
     return Progress(
         run=run,

@@ -78,12 +78,13 @@ def all_labels(desk: Desk) -> list[LabelCount]:
     return desk.kept.get("labels", desk.ledger.overview.labels, _FACTS_S)
 
 
-def queue(desk: Desk) -> list[WaitingRow]:
+def queue(desk: Desk) -> Sequence[WaitingRow]:
     """Return everything that waits, over all runs."""
-    root = desk.project.root
-    return desk.kept.get(
-        "queue", lambda: desk.ledger.runs.queue(lambda path: source_of(path, root)), 5.0
-    )
+    if not desk.keep_s:
+        root = desk.project.root
+        return desk.ledger.runs.queue(lambda path: source_of(path, root))
+    # With all decisions up to now, also those of a moment ago.
+    return desk.queue.rows(desk).rows
 
 
 def waiting(desk: Desk, now: float) -> list[Waiting]:

@@ -7,16 +7,19 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
 from tierwise.desk.addresses import from_parameter, to_parameter
-from tierwise.desk.desk import Desk
 from tierwise.documents.places import source_of
 from tierwise.errors import LedgerError, Misuse
 from tierwise.ledger import Decision
 from tierwise.ledger.views.waiting import WaitingRow
 from tierwise.review.backlog import QueueFilter
+
+if TYPE_CHECKING:
+    from tierwise.desk.desk import Desk
 
 Order = Literal["oldest", "value"]
 ORDERS: Mapping[Order, str] = {
@@ -27,6 +30,7 @@ _PARTS = ("step", "cause", "flow", "tag", "older")
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _FRESH_S = 5.0  # what runs defer meanwhile is shown after that time
 _DUTY = 20.0  # a read that takes a second is made every 20 s
+_MOST_GONE = 5000
 _SLOW_S = 0.2  # a read that no request waits for, but the first
 
 
@@ -138,6 +142,29 @@ class _Read:
         return now - self.read_at > max(_FRESH_S, _DUTY * self.took_s)
 
 
+@dataclass(frozen=True)
+class QueueRows:
+    """What waits for a person, and what many requests ask of it."""
+
+    rows: Sequence[WaitingRow]
+    tags: Mapping[str, Mapping[str, str]]
+
+    @cached_property
+    def keys(self) -> Sequence[ItemKey]:
+        """The items in the order of the rows."""
+        return [ItemKey.of(row) for row in self.rows]
+
+    @cached_property
+    def settles(self) -> Mapping[tuple[str | None, str], int]:
+        """How many waiting documents one decision settles, by question and text."""
+        return Counter((row.question, row.document_hash) for row in self.rows)
+
+    @cached_property
+    def tag_names(self) -> Sequence[str]:
+        """All tags, such as `team=claims`."""
+        return sorted({tag for run_id in self.tags for tag in _tags(self.tags, run_id)})
+
+
 class QueueReader:
     """Reads the queue once for many requests, and applies newer decisions to what was read.
 
@@ -148,30 +175,40 @@ class QueueReader:
         self._lock = threading.Lock()
         self._read: _Read | None = None
         self._thread: threading.Thread | None = None
+        # What a read and the decisions up to a number came to.
+        self._made: tuple[_Read, int, QueueRows] | None = None
+        # Rows that a decision removed before the last read: it may be taken back.
+        self._gone: dict[ItemKey, WaitingRow] = {}
 
-    def rows(
-        self, desk: Desk
-    ) -> tuple[Sequence[WaitingRow], Mapping[str, Mapping[str, str]]]:
-        """Return what waits for a person, and the tags of its runs."""
+    def rows(self, desk: Desk) -> QueueRows:
+        """Return what waits for a person."""
         with self._lock:
             read = self._read
             if read is None or (
                 read.is_old(time.monotonic()) and read.took_s < _SLOW_S
             ):
-                read = self._read = _read(desk)
+                read = _read(desk)
+                self._keep(read)
             elif read.is_old(time.monotonic()) and not self._is_reading():
                 self._thread = threading.Thread(
                     target=self._read_again, args=(desk,), daemon=True
                 )
                 self._thread.start()
         newer = desk.ledger.reviews.since(read.last)
-        rows = _still_waiting(read.rows, newer)
+        last = newer[-1].number if newer else read.last
+        made = self._made
+        if made is not None and made[0] is read and made[1] == last:
+            return made[2]
+        rows = _still_waiting(read.rows, newer, self._gone)
         if rows is None:
             # A decision from before the read was taken back: its item is not among the rows.
             with self._lock:
-                read = self._read = _read(desk)
-            rows = read.rows
-        return rows, read.tags
+                read = _read(desk)
+                self._keep(read)
+            rows, last = read.rows, read.last
+        found = QueueRows(rows, read.tags)
+        self._made = (read, last, found)
+        return found
 
     def _is_reading(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
@@ -182,7 +219,19 @@ class QueueReader:
         except LedgerError:
             return  # the next request tries again
         with self._lock:
-            self._read = read
+            self._keep(read)
+
+    def _keep(self, read: _Read) -> None:
+        """Replace the last read; the caller has the lock."""
+        if self._read is not None:
+            waiting = {ItemKey.of(row) for row in read.rows}
+            for row in self._read.rows:
+                key = ItemKey.of(row)
+                if key not in waiting:
+                    self._gone[key] = row
+            while len(self._gone) > _MOST_GONE:
+                del self._gone[next(iter(self._gone))]
+        self._read = read
 
 
 def _read(desk: Desk) -> _Read:
@@ -198,9 +247,15 @@ def _read(desk: Desk) -> _Read:
 
 
 def _still_waiting(
-    rows: Sequence[WaitingRow], newer: Sequence[Decision]
+    rows: Sequence[WaitingRow],
+    newer: Sequence[Decision],
+    gone: Mapping[ItemKey, WaitingRow],
 ) -> Sequence[WaitingRow] | None:
-    """Return the rows without those that newer decisions are about; None where one is missing."""
+    """Return the rows without those that newer decisions are about.
+
+    A row whose decision was taken back is among the rows, or else among the `gone` ones. None where
+    it is in neither.
+    """
     if not newer:
         return rows
     of_outcomes: dict[ItemKey, Decision] = {}
@@ -210,10 +265,12 @@ def _still_waiting(
         of_outcomes[key] = decision
         if decision.question is not None:
             of_texts[decision.question, decision.document_hash] = decision
-    keys = {ItemKey.of(row) for row in rows}
-    for key, decision in of_outcomes.items():
-        if decision.decision == "reopened" and key not in keys:
+    reopened = {key for key, each in of_outcomes.items() if each.decision == "reopened"}
+    missing = reopened - {ItemKey.of(row) for row in rows} if reopened else set()
+    if missing:
+        if not missing <= gone.keys():
             return None
+        rows = sorted((*rows, *(gone[key] for key in missing)), key=_queue_place)
 
     def waits(row: WaitingRow) -> bool:
         found = (
@@ -225,12 +282,18 @@ def _still_waiting(
     return [row for row in rows if waits(row)]
 
 
+def _queue_place(row: WaitingRow) -> tuple[float, str, str, str]:
+    """Return the key that sorts the queue: the longest wait first."""
+    return row.waits_since, row.run_id, row.document_id, row.step
+
+
 @dataclass(frozen=True, kw_only=True)
 class QueueView:
     """The queue as a person selected it. `every` is the queue without the selection."""
 
     selection: Selection
     rows: Sequence[WaitingRow]
+    keys: Sequence[ItemKey]
     every: Sequence[WaitingRow]
     tags: Sequence[str]
     settles: Mapping[tuple[str | None, str], int]
@@ -240,8 +303,8 @@ class QueueView:
 
     def place(self, key: ItemKey) -> int | None:
         """Return the position of an item, from 0; None where it does not wait."""
-        for place, row in enumerate(self.rows):
-            if ItemKey.of(row) == key:
+        for place, other in enumerate(self.keys):
+            if other == key:
                 return place
         return None
 
@@ -262,22 +325,28 @@ class QueueView:
 
 def read_queue(desk: Desk, reader: QueueReader, selection: Selection) -> QueueView:
     """Return the queue as selected."""
-    every, tags = reader.rows(desk)
-    wanted = selection.filter()
-    now = time.time()
-    rows = [
-        row
-        for row in every
-        if wanted.fits(row, now)
-        and (not selection.tag or selection.tag in _tags(tags, row.run_id))
-    ]
-    # How many waiting documents one decision settles: the same question about the same text.
-    settles = Counter((row.question, row.document_hash) for row in every)
-    if selection.order == "value":
-        rows.sort(key=lambda row: -settles[row.question, row.document_hash])
-    names = sorted({tag for run_id in tags for tag in _tags(tags, run_id)})
+    every = reader.rows(desk)
+    rows: Sequence[WaitingRow] = every.rows
+    keys = every.keys
+    if selection.chosen or selection.order == "value":
+        wanted = selection.filter()
+        now = time.time()
+        rows = [
+            row
+            for row in every.rows
+            if wanted.fits(row, now)
+            and (not selection.tag or selection.tag in _tags(every.tags, row.run_id))
+        ]
+        if selection.order == "value":
+            rows.sort(key=lambda row: -every.settles[row.question, row.document_hash])
+        keys = [ItemKey.of(row) for row in rows]
     return QueueView(
-        selection=selection, rows=rows, every=every, tags=names, settles=settles
+        selection=selection,
+        rows=rows,
+        keys=keys,
+        every=every.rows,
+        tags=every.tag_names,
+        settles=every.settles,
     )
 
 
@@ -288,14 +357,14 @@ def _tags(tags: Mapping[str, Mapping[str, str]], run_id: str) -> list[str]:
 def next_after(before: QueueView, now: QueueView, key: ItemKey) -> ItemKey | None:
     """Return the item to show after one was decided: the next in the order that still waits."""
     place = before.place(key)
-    waiting = {ItemKey.of(row) for row in now.rows}
     if place is not None:
-        for row in before.rows[place + 1 :]:
-            if ItemKey.of(row) in waiting:
-                return ItemKey.of(row)
-    for row in now.rows:
-        if ItemKey.of(row) != key:
-            return ItemKey.of(row)
+        waiting = set(now.keys)
+        for other in before.keys[place + 1 :]:
+            if other in waiting:
+                return other
+    for other in now.keys:
+        if other != key:
+            return other
     return None
 
 

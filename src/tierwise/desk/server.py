@@ -164,7 +164,7 @@ def warm_up(app: FastAPI) -> None:
         lambda: overview_facts.all_labels(desk),
         lambda: overview_facts.files_facts(desk),
         lambda: overview_facts.waiting(desk, time.time()),
-        lambda: app.state.queue_reader.rows(desk),
+        lambda: desk.queue.rows(desk),
         lambda: order_of(desk),
         lambda: variants_of(desk),
     )
@@ -172,6 +172,11 @@ def warm_up(app: FastAPI) -> None:
         # The first page says what is wrong, and one fault keeps no other page waiting.
         with suppress(TierwiseError):
             read()
+    # From now on these read what is new alone: how long that takes says how often they may.
+    desk.kept.renew()
+    for again in (overview_facts.all_runs, overview_facts.all_answers):
+        with suppress(TierwiseError):
+            again(desk)
 
 
 def make_server(

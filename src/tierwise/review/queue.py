@@ -275,6 +275,40 @@ def find_texts(
     return texts
 
 
+def find_text(
+    ledger: Ledger, project: Project, run: RunRow, document_id: str, document_hash: str
+) -> str | None:
+    """Return the text of one document, from the ledger or from the run's source; None if gone.
+
+    Its own file is read first: a source may have many thousand others.
+    """
+    text = ledger.retention.texts([document_hash]).get(document_hash)
+    if text is not None:
+        return text
+    for source in _source_paths(ledger, project, run):
+        own = _own_file(source, document_id)
+        if own is not None:
+            found = _read_texts(project, own, {document_hash}).get(document_hash)
+            if found is not None:
+                return found
+    return find_texts(ledger, project, run, [document_hash]).get(document_hash)
+
+
+def _own_file(source: Path, document_id: str) -> Path | None:
+    """Return the file that a document's id names within its source; None without one."""
+    # An id is text from outside, such as the name of an attached file.
+    if not document_id.isprintable():
+        return None
+    for name in (document_id, document_id.partition("#")[0]):
+        try:
+            path = (source / name).resolve()
+            if path.is_file() and path.is_relative_to(source.resolve()):
+                return path
+        except OSError:
+            continue  # such as a name that is too long
+    return None
+
+
 def find_metadata(
     ledger: Ledger, project: Project, run: RunRow, hashes: Iterable[str]
 ) -> dict[str, Mapping[str, str]]:

@@ -17,8 +17,9 @@ from tierwise.desk.desk import Desk, TheDesk
 from tierwise.desk.marks import Part, marked
 from tierwise.desk.pages.run import find_run
 from tierwise.desk.prefect_link import flow_run_url
-from tierwise.ledger import Decision, OutcomeRow
+from tierwise.ledger import Decision, OutcomeRow, RunRow
 from tierwise.records import Attempt, Outcome, Sensitivity, highest
+from tierwise.review.queue import find_text
 
 router = APIRouter()
 _LONGEST_TEXT = 200_000  # characters on the page
@@ -80,7 +81,7 @@ def document_page(
     sensitivity = highest(*(row.outcome.sensitivity for row in rows))
     view = document_view(
         desk,
-        run.id,
+        run,
         document_id,
         rows,
         sensitivity,
@@ -98,7 +99,7 @@ def document_page(
 
 def document_view(
     desk: Desk,
-    run_id: str,
+    run: RunRow,
     document_id: str,
     rows: Sequence[OutcomeRow],
     sensitivity: Sensitivity,
@@ -106,17 +107,18 @@ def document_view(
     is_shown: bool,
 ) -> DocumentView:
     """Return what a page may say about a document. Nothing that is withheld leaves this function."""
-    attempts = list(desk.ledger.runs.attempts(run_id, document_id))
+    attempts = list(desk.ledger.runs.attempts(run.id, document_id))
     steps = []
     for row in rows:
         step = row.outcome.step
         of_step = [attempt for attempt in attempts if attempt.step == step]
-        decisions = desk.ledger.reviews.history(run_id, document_id, step)
+        decisions = desk.ledger.reviews.history(run.id, document_id, step)
         steps.append(_step_view(row.outcome, of_step, decisions, is_shown))
     text = None
     if is_shown:
         document_hash = rows[0].document_hash
-        text = desk.ledger.retention.texts([document_hash]).get(document_hash)
+        # From where a reviewer's page has it, too: the ledger, or else the run's source.
+        text = find_text(desk.ledger, desk.project, run, document_id, document_hash)
     parts = None
     if text is not None:
         values = {row.outcome.step: row.outcome.value for row in rows}

@@ -44,7 +44,7 @@ from tierwise.review.queue import (
     draft,
     edit,
     find_item,
-    find_texts,
+    find_text,
     kept_fields,
     reject,
     reply_text,
@@ -87,7 +87,7 @@ class ItemView:
 def queue_page(desk: TheDesk, request: Request, person: Viewer) -> Response:
     """Return the list of what waits, as selected."""
     selection = Selection.of(request.query_params)
-    view = _queue(desk, request, selection)
+    view = _queue(desk, selection)
     return desk.page(
         request,
         "queue.html.j2",
@@ -122,7 +122,7 @@ def decide(desk: TheDesk, request: Request, person: Reviewer) -> Response:
     form = request.state.form
     selection = Selection.of(form)
     key = key_of(form)
-    before = _queue(desk, request, selection)
+    before = _queue(desk, selection)
     try:
         item = find_item(desk.ledger, key.run_id, key.document_id, key.step)
         _require_sight(desk, person, item)
@@ -144,7 +144,7 @@ def decide(desk: TheDesk, request: Request, person: Reviewer) -> Response:
         return _item_page(desk, request, person, selection, key, notice, 422, form)
     if decision.decision == "commented":
         return _to(selection.address(key, done=decision.request or ""))
-    following = next_after(before, _queue(desk, request, selection), key)
+    following = next_after(before, _queue(desk, selection), key)
     return _to(selection.address(following, done=decision.request or ""))
 
 
@@ -176,7 +176,7 @@ def decide_many(desk: TheDesk, request: Request, person: Reviewer) -> Response:
     word = str(form.get("word") or "")
     if word not in _BULK_WORDS:
         raise Misuse("choose what to do with all of these")
-    view = _queue(desk, request, selection)
+    view = _queue(desk, selection)
     shown_at, seen = _as_shown(form)
     rows = existing(view.rows, shown_at)
     bulk.refuse_too_many(rows)
@@ -251,7 +251,7 @@ def _item_page(
     status: int = 200,
     entered: Mapping[str, str] | None = None,
 ) -> Response:
-    queue = _queue(desk, request, selection)
+    queue = _queue(desk, selection)
     try:
         item = find_item(desk.ledger, key.run_id, key.document_id, key.step)
     except UnknownName:
@@ -346,8 +346,9 @@ def _text(desk: Desk, item: ReviewItem) -> str | None:
     if item.document_hash == NO_TEXT:
         return None  # every document without a text would be found by this hash
     run = desk.ledger.runs.resolve(item.run_id)
-    hashes = [item.document_hash]
-    return find_texts(desk.ledger, desk.project, run, hashes).get(item.document_hash)
+    return find_text(
+        desk.ledger, desk.project, run, item.document_id, item.document_hash
+    )
 
 
 def _sensitivity(desk: Desk, item: ReviewItem) -> Any:
@@ -379,8 +380,8 @@ def _require_sight(desk: Desk, person: Person, item: ReviewItem) -> None:
         raise HTTPException(403, "your role may not read this document")
 
 
-def _queue(desk: Desk, request: Request, selection: Selection) -> QueueView:
-    return read_queue(desk, request.app.state.queue_reader, selection)
+def _queue(desk: Desk, selection: Selection) -> QueueView:
+    return read_queue(desk, desk.queue, selection)
 
 
 def _request_id(form: Mapping[str, Any]) -> str:

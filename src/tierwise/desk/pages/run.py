@@ -15,6 +15,7 @@ from tierwise.desk.desk import Desk, TheDesk
 from tierwise.desk.prefect_link import flow_run_url
 from tierwise.ledger import RunRow
 from tierwise.records import SENSITIVITIES, Status
+from tierwise.report.batch_progress import BatchProgress, batch_progress
 from tierwise.report.causes import by_cause
 from tierwise.report.summary import RunSummary, summarize_run
 
@@ -44,6 +45,8 @@ def runs_page(
     flows = sorted({run.flow for run in runs})
     if flow:
         runs = [run for run in runs if run.flow == flow]
+    # A page that was past the end: runs may have been removed since the link was made.
+    page = min(page, max(1, -(-len(runs) // _RUNS_ON_PAGE)))
     first = (page - 1) * _RUNS_ON_PAGE
     return desk.page(
         request,
@@ -93,6 +96,7 @@ def run_page(
             (remedy, cause, len({row.document_id for row in rows}))
             for remedy, cause, rows in by_cause(summary.deferred)
         ],
+        batches=batches_of(desk, run),
         comparisons=summary.against_plan(),
         documents=documents,
         has_more=has_more,
@@ -103,6 +107,13 @@ def run_page(
         after=after,
         prefect=flow_run_url(desk.prefect_url(), run.flow_run_id),
     )
+
+
+def batches_of(desk: Desk, run: RunRow) -> BatchProgress | None:
+    """Return how far the run's open provider batches are; None without any."""
+    rows = [row for row in overview_facts.open_batches(desk) if row.run_id == run.id]
+    catalog = desk.project.catalog
+    return batch_progress(rows, catalog, desk.ledger.batches.seconds_taken)
 
 
 def find_run(desk: Desk, run_id: str) -> RunRow:
