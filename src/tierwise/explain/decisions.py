@@ -47,6 +47,10 @@ class Explanation:
     # Of a past run, the guards that rejected a candidate; else all guards that apply.
     guards: tuple[str, ...]
     earlier: Mapping[str, Any] = field(default_factory=dict)  # step -> accepted value
+    # of a group: the ids of its members
+    members: tuple[str, ...] = ()
+    # of a member: the ids of its groups
+    groups: tuple[str, ...] = ()
     run: RunRow | None = None  # None: a decision that was made just now
     outcome: Outcome | None = None
     # attempt id -> the model's answer
@@ -88,6 +92,8 @@ class Explanation:
             "run": run_id,
             "policy_hash": self.policy_hash,
             "guards": list(self.guards),
+            "members": list(self.members),
+            "groups": list(self.groups),
             "earlier": dict(self.earlier),
             **{name: chosen[name] for name in _ROUTE},
             "attempts": [self._attempt_data(attempt) for attempt in self.used],
@@ -122,12 +128,19 @@ def explain(
         raise UnknownName(f"step of {document_id} in run {run.id}", step, steps)
     # The values that the next step could see.
     earlier: dict[str, Any] = {}
+    members = ledger.groups.members(run.id, document_id)
+    groups = ledger.groups.groups_with(run.id, document_id)
     explanations = []
     for outcome in outcomes:
         if step in (None, outcome.step):
             attempts = tuple(ledger.runs.attempts(run.id, document_id, outcome.step))
             complete = replace(outcome, attempts=attempts)
             explanation = _explain(ledger, run, document_id, complete, dict(earlier))
+            explanation = replace(
+                explanation,
+                members=tuple(member.id for member in members),
+                groups=groups,
+            )
             explanations.append(explanation)
         if outcome.status == "accepted":
             earlier[outcome.step] = outcome.value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, insert, select
 
 from tierwise.ledger.outage import outlasts_outages
-from tierwise.ledger.tables import GroupMemberRecord, Run
-from tierwise.records import Document, Member
+from tierwise.ledger.tables import GroupMemberRecord, OutcomeRecord, Run
+from tierwise.records import GROUP_BY, Document, Member
 
 if TYPE_CHECKING:
     from tierwise.ledger.database import Database
@@ -78,6 +78,24 @@ class GroupsOfRuns:
         )
         with self._database.reading() as connection:
             return tuple(connection.scalars(query))
+
+    @outlasts_outages
+    def members_by_hash(
+        self, run_id: str, document_hashes: Collection[str]
+    ) -> Mapping[str, tuple[Member, ...]]:
+        """Return the members of a run's groups that have these hashes, by the group's hash."""
+        o = OutcomeRecord
+        groups = (
+            select(o.document_id, o.document_hash)
+            .where(o.run_id == run_id, o.step == GROUP_BY)
+            .where(o.document_hash.in_(document_hashes))
+        )
+        with self._database.reading() as connection:
+            found = list(connection.execute(groups))
+        members = {
+            row.document_hash: self.members(run_id, row.document_id) for row in found
+        }
+        return {hash_: each for hash_, each in members.items() if each}
 
     @outlasts_outages
     def of_run(self, run_id: str) -> Mapping[str, tuple[str, ...]]:

@@ -11,9 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tierwise.cascade.known_outcomes import Retry
+from tierwise.documents.groups import joined_text
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.people.decisions import COMMENT, Decision, Version, Word
-from tierwise.records import Attempt, Document, FieldSource, Outcome
+from tierwise.records import (
+    GROUP_BY,
+    Attempt,
+    Document,
+    FieldSource,
+    Member,
+    Outcome,
+)
 from tierwise.steps.step import json_parts
 
 if TYPE_CHECKING:
@@ -272,6 +280,34 @@ def find_texts(
         if wanted <= texts.keys():
             break
         texts |= _read_texts(project, source, wanted - texts.keys())
+    groups = ledger.groups.members_by_hash(run.id, wanted - texts.keys())
+    if groups:
+        texts |= _group_texts(ledger, project, run, groups)
+    return texts
+
+
+def _group_texts(
+    ledger: Ledger,
+    project: Project,
+    run: RunRow,
+    groups: Mapping[str, tuple[Member, ...]],
+) -> dict[str, str]:
+    """Return the texts of groups, made once more of their members' texts.
+
+    One that a flow's own function made is not among them.
+    """
+    hashes = {member.hash for members in groups.values() for member in members}
+    member_texts = find_texts(ledger, project, run, hashes)
+    texts: dict[str, str] = {}
+    for group_hash, members in groups.items():
+        if not all(member.hash in member_texts for member in members):
+            continue
+        documents = [
+            Document(id=member.id, text=member_texts[member.hash]) for member in members
+        ]
+        text = joined_text(documents)
+        if Document(id="", text=text, members=members).hash == group_hash:
+            texts[group_hash] = text
     return texts
 
 
@@ -457,6 +493,11 @@ def decision_about(
 
 def _refuse_unread(item: ReviewItem) -> None:
     """Raise Misuse for a document that could not be read: no model was asked about it."""
+    if item.step == GROUP_BY:
+        raise Misuse(
+            f"{item.document_id} is a group, so there is no answer to accept: decide about its "
+            f"members, then `tierwise retry`; the reason: {item.outcome.reason}"
+        )
     if item.question is None:
         raise Misuse(
             f"{item.document_id} could not be read, so there is no answer to accept: reject it, or "

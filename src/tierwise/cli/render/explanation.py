@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tierwise.policy.by_field import KeptFields
     from tierwise.records import Attempt, Choice, Outcome, Verdict
 
+_MOST_NAMED = 10
 KINDS = {
     "first": "first call",
     "retry": "retry, after a passing fault",
@@ -87,6 +88,10 @@ def _decision_rows(explanation: Explanation) -> list[tuple[str, str]]:
     # A route of an older version may have no features on record.
     if features:
         rows.append(("Document", _document_text(features)))
+    if explanation.members:
+        rows.append(("Group of", _named(explanation.members)))
+    if explanation.groups:
+        rows.append(("Member of", _named(explanation.groups)))
     tags = features.get("tags")
     if tags:
         pairs = [f"{name}={value}" for name, value in tags.items()]
@@ -113,6 +118,13 @@ def _decision_rows(explanation: Explanation) -> list[tuple[str, str]]:
     policy = f"{explanation.policy_hash[:12]} (rules, catalog, certificates)"
     rows.append(("Policy", policy))
     return rows
+
+
+def _named(ids: Sequence[str]) -> str:
+    """Return the first ids, and how many others there are."""
+    text = ", ".join(one_line(each, 60) for each in ids[:_MOST_NAMED])
+    others = len(ids) - _MOST_NAMED
+    return f"{text} and {others} more" if others > 0 else text
 
 
 def _document_text(features: Mapping[str, Any]) -> str:

@@ -92,6 +92,8 @@ def document_page(
         "document.html.j2",
         run=run,
         view=view,
+        members=desk.ledger.groups.members(run.id, document_id),
+        groups=desk.ledger.groups.groups_with(run.id, document_id),
         keeps_texts=desk.project.settings.keep_text == "all",
         prefect=flow_run_url(desk.prefect_url(), run.flow_run_id),
     )
