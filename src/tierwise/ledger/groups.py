@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, insert, select
 
 from tierwise.ledger.outage import outlasts_outages
+from tierwise.ledger.rows import WENT_THROUGH
 from tierwise.ledger.tables import GroupMemberRecord, OutcomeRecord, Run
 from tierwise.records import GROUP_BY, Document, Member
 
@@ -111,6 +112,18 @@ class GroupsOfRuns:
             for row in connection.execute(query):
                 members.setdefault(row.group_id, []).append(row.document_id)
         return {group: tuple(ids) for group, ids in members.items()}
+
+    @outlasts_outages
+    def has_any(self, flow: str) -> bool:
+        """Return True if a run of a flow that went through its documents made groups."""
+        query = (
+            select(GroupMemberRecord.run_id)
+            .join(Run, Run.id == GroupMemberRecord.run_id)
+            .where(Run.flow == flow, Run.state.in_(WENT_THROUGH))
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            return connection.scalar(query) is not None
 
     @outlasts_outages
     def mean_members(self, flow: str) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +43,7 @@ from tierwise.orchestrate.runs import Run, current_run
 from tierwise.project import Project, ProjectSettings
 from tierwise.records import Batch, Document, Incomplete, Sensitivity
 
+_HELD_AT_ONCE = 50  # documents
 SEEN = Path(".tierwise/seen")  # below the project's root
 # Ids within the source, and hashes.
 Settled = frozenset[tuple[str, str]]
@@ -97,39 +98,50 @@ def read_documents(
     # What is done leaves the source, so its results have to stay.
     run.only_new = only_new or done is not None
     settings = _settings(run)
-    left_out = LeftOut()
     origin = begin_source(run, source_of(folder, run.engine.project.root))
     done_folder = None
     if done is not None:
         done_folder = begin_done_folder(run, origin.source, folder, done)
     check_done_folders(run, [])
-    settled = _settled(run, origin)
     incomplete = incomplete or settings.incomplete
     age_s = 0.0
     if minimum_age is not None:
         age_s = minimum_age.total_seconds()
-    elif settled is not None:
+    elif _leaves_out(run):
         age_s = settings.minimum_age
     part = Shard.parse(shard)
     run.has_shard = run.has_shard or part.of > 1
     # what decides, with a file's bytes, which documents it gives
     how = _reading(run, tables, rows_at, attachments)
     reading = [shard, text_column, max_bytes, incomplete, *how.key()]
-    watch = _watch(run, origin, age_s, settled, reading, done_folder)
-    documents: Iterator[Document] = iter_documents(
-        folder,
-        sensitivity=sensitivity,
-        text_column=text_column,
-        max_bytes=max_bytes,
-        shard=part,
-        incomplete=incomplete,
-        left_out=left_out,
-        origin=origin,
-        watch=watch,
-        settings=how,
-    )
-    documents = _then_said(run, documents, left_out, watch)
-    return _batches(run, documents, batch_size, settled)
+
+    def read(settled: Settled | None) -> Iterator[Document]:
+        left_out = LeftOut()
+        if done_folder is not None:
+            done_folder.files.clear()
+        watch = _watch(run, origin, age_s, settled, reading, done_folder)
+        documents = iter_documents(
+            folder,
+            sensitivity=sensitivity,
+            text_column=text_column,
+            max_bytes=max_bytes,
+            shard=part,
+            incomplete=incomplete,
+            left_out=left_out,
+            origin=origin,
+            watch=watch,
+            settings=how,
+        )
+        return _then_said(run, documents, left_out, watch)
+
+    settled = _settled(run, origin)
+    if settled and _makes_groups(run):
+        documents = _all_if_one_is_new(run, read, settled)
+    elif settled is not None:
+        documents = _new_documents(run, read(settled), settled)
+    else:
+        documents = read(None)
+    return _batches(run, documents, batch_size)
 
 
 def documents_from(
@@ -171,7 +183,11 @@ def documents_from(
         shard=part,
         origin=origin,
     )
-    return _batches(run, documents, batch_size, settled)
+    if settled and _makes_groups(run):
+        documents = _all_once_one_is_new(run, documents, settled)
+    elif settled is not None:
+        documents = _new_documents(run, documents, settled)
+    return _batches(run, documents, batch_size)
 
 
 def _source_folder(run: Run, source: Path | str) -> Path:
@@ -279,15 +295,10 @@ def _some(items: Iterable[T]) -> Iterator[T]:
 
 
 def _batches(
-    run: Run,
-    documents: Iterator[Document],
-    batch_size: int,
-    settled: Settled | None,
+    run: Run, documents: Iterator[Document], batch_size: int
 ) -> Sequence[Batch]:
     """Return the documents that this run is about in batches, the first of them read."""
     retry = run.engine.retry
-    if settled is not None:
-        documents = _new_documents(run, documents, settled)
     if retry:
         documents = (
             document for document in documents if document.id in retry.documents
@@ -363,7 +374,7 @@ def _settled(run: Run, origin: Origin) -> Settled | None:
 
     An earlier run counts where it read the same source and wrote to the same folder.
     """
-    if not run.only_new or run.engine.retry:
+    if not _leaves_out(run):
         return None
     flow = flow_name()
     if not flow:
@@ -381,6 +392,57 @@ def _new_documents(
             run.settled += 1
         else:
             yield document
+
+
+def _leaves_out(run: Run) -> bool:
+    """Return True in a run that leaves out what earlier runs are done with."""
+    return run.only_new and not run.engine.retry
+
+
+def _makes_groups(run: Run) -> bool:
+    """Return True if an earlier run of the flow made groups, as this one will."""
+    flow = flow_name()
+    return bool(flow) and run.engine.ledger.groups.has_any(str(flow))
+
+
+def _all_if_one_is_new(
+    run: Run, read: Callable[[Settled | None], Iterator[Document]], settled: Settled
+) -> Iterator[Document]:
+    """Yield all documents of a source if one of them is new, else none.
+
+    A new document may belong to any group, and a group needs all of its members. What was paid for
+    them is reused.
+    """
+    before = run.settled
+    first_new = next(_new_documents(run, read(settled), settled), None)
+    if first_new is None:
+        return
+    run.settled = before
+    yield from read(frozenset())
+
+
+def _all_once_one_is_new(
+    run: Run, documents: Iterator[Document], settled: Settled
+) -> Iterator[Document]:
+    """Do the same for documents that can be read only once: those before it wait on disk."""
+    held: list[Batch] = []
+    number = 0
+    batches = in_batches(documents, _HELD_AT_ONCE)
+    for batch in batches:
+        is_new = any(
+            (document.own_id, document.hash) not in settled for document in batch.load()
+        )
+        if is_new:
+            for earlier in held:
+                yield from earlier.load()
+            yield from batch.load()
+            break
+        held.append(run.hold(batch))
+        number += batch.size
+    else:
+        run.settled += number
+    for batch in batches:
+        yield from batch.load()
 
 
 def _record_unreadable(run: Run, batch: Batch) -> int:

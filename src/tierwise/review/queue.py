@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tierwise.cascade.known_outcomes import Retry
-from tierwise.documents.groups import joined_text
 from tierwise.errors import Misuse, UnknownName
 from tierwise.ledger.people.decisions import COMMENT, Decision, Version, Word
 from tierwise.records import (
@@ -296,6 +295,9 @@ def _group_texts(
 
     One that a flow's own function made is not among them.
     """
+    # as above: needed only where texts are shown
+    from tierwise.documents.groups import joined_text
+
     hashes = {member.hash for members in groups.values() for member in members}
     member_texts = find_texts(ledger, project, run, hashes)
     texts: dict[str, str] = {}

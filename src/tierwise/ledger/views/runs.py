@@ -48,6 +48,7 @@ from tierwise.ledger.tables import (
     COST,
     AttemptRecord,
     CallRecord,
+    GroupMemberRecord,
     OutcomeRecord,
     Run,
     RunFoldersRecord,
@@ -346,9 +347,12 @@ class Runs:
         is_deferred = func.max(
             case((OutcomeRecord.status == "deferred", 1), else_=0)
         ).label("is_deferred")
+        waiting_members = self._members_of_deferred_groups(flow)
         document = (OutcomeRecord.document_id, OutcomeRecord.document_hash)
         query = (
-            select(*document, *_FOLDERS, Run.started_at, is_deferred)
+            select(
+                OutcomeRecord.run_id, *document, *_FOLDERS, Run.started_at, is_deferred
+            )
             .join(Run, Run.id == OutcomeRecord.run_id)
             .outerjoin(RunFoldersRecord, RunFoldersRecord.run_id == Run.id)
             .where(Run.flow == flow, Run.state.in_(WENT_THROUGH), _is_one_of(here))
@@ -360,8 +364,29 @@ class Runs:
         for row in self._stream(query):
             own_id = _own_id(row, here)
             if own_id is not None:
-                is_waiting[own_id, row.document_hash] = bool(row.is_deferred)
+                waits_in_group = (row.run_id, row.document_id) in waiting_members
+                is_waiting[own_id, row.document_hash] = (
+                    bool(row.is_deferred) or waits_in_group
+                )
         return frozenset(key for key, waits in is_waiting.items() if not waits)
+
+    def _members_of_deferred_groups(self, flow: str) -> frozenset[tuple[str, str]]:
+        """Return run and id of the members of groups that a step deferred."""
+        g = GroupMemberRecord
+        query = (
+            select(g.run_id, g.document_id)
+            .join(
+                OutcomeRecord,
+                and_(
+                    OutcomeRecord.run_id == g.run_id,
+                    OutcomeRecord.document_id == g.group_id,
+                ),
+            )
+            .join(Run, Run.id == g.run_id)
+            .where(Run.flow == flow, OutcomeRecord.status == "deferred")
+            .distinct()
+        )
+        return frozenset((row.run_id, row.document_id) for row in self._stream(query))
 
     def _folders_here(self, flow: str, is_here: IsHere) -> dict[str, RunFolders]:
         """Return the folders that count, by their text on record."""
@@ -414,11 +439,28 @@ class Runs:
         )
         # Oldest first, so that the time of the last run stays.
         last_runs: dict[tuple[str, str], float] = {}
+        groups: set[tuple[str, str]] = set()
         for row in self._stream(deferred):
             of_step = errors.get((row.run_id, row.document_id, row.step), {})
+            if not is_passing(outcome_of(row), of_step):
+                continue
+            groups.add((row.run_id, row.document_id))
             own_id = _own_id(row, here)
-            if own_id is not None and is_passing(outcome_of(row), of_step):
+            if own_id is not None:
                 last_runs[own_id, row.document_hash] = row.started_at
+        # A member is done with when its group is.
+        members = (
+            select(GroupMemberRecord, Run.started_at, *_FOLDERS)
+            .join(Run, Run.id == GroupMemberRecord.run_id)
+            .outerjoin(RunFoldersRecord, RunFoldersRecord.run_id == Run.id)
+            .where(Run.flow == flow, Run.state.in_(WENT_THROUGH), _is_one_of(here))
+            .order_by(Run.started_at)
+        )
+        for row in self._stream(members) if groups else ():
+            own_id = _own_id(row, here)
+            if own_id is not None and (row.run_id, row.group_id) in groups:
+                key = (own_id, row.document_hash)
+                last_runs[key] = max(row.started_at, last_runs.get(key, 0.0))
         return last_runs
 
     def waiting(self) -> Iterator[str]:
