@@ -64,11 +64,16 @@ def test_a_source_is_checked_before_a_run(project: Path, terminal: Terminal) -> 
     done = terminal("check", "in", cwd=project)
     assert done.code == 1
     lines = done.out.splitlines()
-    assert "a.xlsx#S!A2: error: row 3: it has no 'text'" in lines
-    assert (
-        "c.zip/y.doc, c.zip/z.doc: error: .doc files are not read; save it as .docx"
-        in lines
-    )
+    title = lines.index("Cannot be read:")
+    assert lines[title + 1 : title + 5] == [
+        "  .doc files are not read; save it as .docx",
+        "      c.zip/y.doc, c.zip/z.doc",
+        "  row 3: it has no 'text'; fill it in, or delete the row",
+        "      a.xlsx#S!A2",
+    ]
+    counts = [line.split() for line in lines[:title]]
+    assert ["doc", "0", "2"] in counts
+    assert ["msg", "1", "0"] in counts
     assert lines[-1].startswith("6 documents can be read; 3 documents cannot")
     data = json.loads(terminal("check", "in", "--json", cwd=project).out)
     assert data["formats"]["edi"] == {"read": 2, "in_part": 0, "waiting": 0}
@@ -78,6 +83,24 @@ def test_a_source_is_checked_before_a_run(project: Path, terminal: Terminal) -> 
         "c.zip/y.doc",
         "c.zip/z.doc",
     ]
+
+
+def test_a_reason_is_printed_once_for_all_formats_and_rows(
+    project: Path, terminal: Terminal
+) -> None:
+    rows = "".join(f"{number},\n" for number in range(9))
+    put(project, a_csv=f"id,text\n{rows}".encode(), b_pdf=b"x", c_png=b"x", d_docx=b"x")
+    out = terminal("check", "in", cwd=project).out
+    assert out.count("it has no 'text'") == 1
+    assert out.count("not what its ending says") == 1
+    assert "b.pdf, d.docx" in out
+
+
+def test_what_a_run_refuses_is_refused_here(project: Path, terminal: Terminal) -> None:
+    for source in (".", "..", project):
+        assert terminal("check", source, cwd=project).code == 2
+    put(project, a_txt=b"One")
+    assert terminal("check", ".", cwd=project / "in").code == 0
 
 
 def test_a_source_that_can_be_read_passes(

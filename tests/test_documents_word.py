@@ -269,7 +269,7 @@ PARTS: dict[str, tuple[Callable[[], WordFile], str]] = {
     "an endnote": (lambda: notes("end"), "MARK"),
     "a chart": (
         lambda: with_part("charts/chart1.xml", "chart", "c:chartSpace", CHART),
-        "Chart: MARK of sales; North, May, 240",
+        "Chart: MARK of sales; North: May 240",
     ),
     "a diagram": (
         lambda: with_part(

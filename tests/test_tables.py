@@ -347,7 +347,8 @@ def test_json_lines_are_read_as_python_writes_them(tmp_path: Path) -> None:
     assert big["sum"] == "-98765432109876543210"
     assert json.loads(documents["4"].metadata["nested"])["n"] == 2**64
     assert documents["9"].metadata["n"] == "7" * 5000
-    assert problems(documents) == ["line 10: it has no 'text'"]
+    [problem] = problems(documents)
+    assert problem.startswith("line 10: it has no 'text'")
 
 
 @pytest.mark.parametrize(
@@ -430,7 +431,7 @@ def test_a_table_that_the_csv_module_wrote_is_read_back_whole(
         unified = cell.replace("\r\n", "\n").replace("\r", "\n")
         if unified.strip() and unified.strip() not in found:
             is_named = any("looks like rows" in text or "look like rows" in text for text in told)  # fmt: skip
-            is_unseen = "no text found in it" in told
+            is_unseen = any("no text found in it" in text for text in told)
             assert is_named or is_unseen, (cell, found, told)
 
 

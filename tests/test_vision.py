@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.kit.calls import CALL, ask, catalog_at
-from tests.kit.office_files import pdf
+from tests.kit.mixed_folder import zipped
+from tests.kit.office_files import mail, pdf
 from tests.kit.page_pictures import encoded, page
 from tests.kit.pdf_files import PdfFile
 from tests.kit.projects import make_project, model
@@ -26,6 +27,7 @@ from tests.kit.reading import read
 from tests.kit.standin import Request, Standin
 from tests.kit.steps import CLASSIFY, GOOD, INVENTED, LABELS, TEXT, kinds
 from tierwise.cascade import RunContext
+from tierwise.documents.spool import Spool
 from tierwise.engine import Engine
 from tierwise.policy.catalog import Model
 from tierwise.policy.image_tokens import (
@@ -308,6 +310,35 @@ def test_the_tokens_of_images_count_for_window_budget_and_number(
         assert (outcome.status, bench.eyes.count) == ("deferred", 0)
         without = replace(document, id="b", page_file=None)
         assert bench.outcome(without, run).model == "eyes"
+
+
+def test_the_pages_of_attached_and_packed_files_are_shown(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """Drawn from the file around them; not where that file, or the one in it, is another."""
+    file = PdfFile()
+    file.page(TEXT)
+    letter = mail("See the archive.")
+    packed = zipped({"scans/a.pdf": file.data()})
+    letter.add_attachment(packed, "application", "zip", filename="post.zip")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "m.eml").write_bytes(bytes(letter))
+    document = read(folder)["m.eml/post.zip/scans/a.pdf"]
+    spool = Spool(tmp_path / "spool", "run")
+    [document] = spool.put(Batch((document,))).load()
+    spool.close()
+    changed = mail("See the archive.")
+    other = zipped({"scans/a.pdf": pdf("Another letter")})
+    changed.add_attachment(other, "application", "zip", filename="post.zip")
+    for content in (bytes(changed), bytes(mail("Nothing here.")), b""):
+        (folder / "m.eml").write_bytes(content)
+        assert bench.outcome(document).status == "deferred"
+    assert bench.eyes.count == 0
+
+    (folder / "m.eml").write_bytes(bytes(letter))
+    assert bench.outcome(document).status == "accepted"
+    assert len(images_in(bench.eyes.last)) == 1
 
 
 @pytest.mark.parametrize("change", ["gone", "another"])

@@ -122,6 +122,11 @@ class ProjectSettings(Scale):
         True,
         description="Text recognition reads scans and pictures, where the extra `ocr` is installed.",
     )
+    keep_recognized: bool = Field(
+        True,
+        description="What text recognition read is kept in `.tierwise/recognized`, so that no run, "
+        "review or export repeats it.",
+    )
     readers: Mapping[str, str] = Field(
         {},
         description="The project's own readers by the ending of their files: "
@@ -265,6 +270,7 @@ class Project:
             rows_at=settings.rows_at,
             attachments=settings.attachments,
             ocr=settings.ocr,
+            keep_recognized=settings.keep_recognized and settings.keep_text != "never",
             own=settings.readers,
             root=self.root,
         )

@@ -479,6 +479,8 @@ def page_words(data: Mapping[str, Any]) -> PageWords:
 class PageFile:
     """The file that a document's pages can be drawn from, as it was when it was read.
 
+    `inside` leads to it where it is a member of an archive or attached to an e-mail: the key of
+    each part in the one before, from the file at `path` on. `sha256` is that of the innermost one.
     A document whose text is no longer the one of `text_hash`, such as a redacted one, has no pages
     to show.
     """
@@ -487,6 +489,7 @@ class PageFile:
     sha256: str
     pages: int
     text_hash: str
+    inside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,11 @@ import hashlib
 import weakref
 from collections import OrderedDict
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tierwise.cascade.job import Work
 from tierwise.documents.readers import Request, Sandbox
+from tierwise.documents.readers.archives import MOST_ARCHIVE_BYTES
 from tierwise.documents.readers.pages.showing import MEDIA_TYPE
 from tierwise.errors import DocumentError, PagesUnavailable
 from tierwise.policy.catalog import Model
@@ -62,14 +63,15 @@ class PageImages:
             raise PagesUnavailable(
                 f"its pages cannot be shown: {path.name}: {error.strerror}", model=model
             ) from error
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise PagesUnavailable(
-                f"its pages cannot be shown: {path.name} has changed since it was read; "
-                "run again",
-                model=model,
-            )
-        request = Request(path.suffix.lower(), show=file.pages)
         try:
+            suffix, data = self._innermost(path.suffix.lower(), data, file.inside)
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                raise PagesUnavailable(
+                    f"its pages cannot be shown: {path.name} has changed since it was read; "
+                    "run again",
+                    model=model,
+                )
+            request = Request(suffix, show=file.pages)
             parts = self._sandbox.extract(data, request).parts
         except DocumentError as error:
             raise PagesUnavailable(
@@ -89,6 +91,23 @@ class PageImages:
                     )
                 )
         return tuple(images)
+
+    def _innermost(
+        self, suffix: str, data: bytes, inside: tuple[str, ...]
+    ) -> tuple[str, bytes]:
+        """Return the ending and the bytes of a file in archives and e-mails.
+
+        Empty bytes where it is no longer there. Raises DocumentError.
+        """
+        for key in inside:
+            request = Request(suffix, max_bytes=MOST_ARCHIVE_BYTES)
+            parts = self._sandbox.extract(data, request).parts
+            found = [part for part in parts if part.key == key and part.data]
+            if not found:
+                return suffix, b""
+            suffix = PurePosixPath(found[0].name).suffix.lower()
+            data = found[0].data or b""
+        return suffix, data
 
 
 def _question_at(work: Work, messages: tuple[Message, ...]) -> int | None:

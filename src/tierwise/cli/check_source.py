@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,9 @@ from tierwise.text.amounts import plural
 if TYPE_CHECKING:
     from tierwise.documents.survey import Remark, Survey
 
-_MOST_ALIKE = 20  # lines of one format that are printed before the rest is only counted
-_MOST_NAMED = 3
+_MOST_KINDS = 40
+_MOST_NAMED = 5
+_NUMBER = re.compile(r"\d[\d,.]*")
 
 
 def check_source(
@@ -32,9 +33,10 @@ def check_source(
     from tierwise.documents.survey import survey
 
     left_out = LeftOut()
+    folder = _found(source)
     with status(f"reading {source}"):
         documents = iter_documents(
-            _found(source),
+            folder,
             sensitivity="restricted",
             text_column=text_column,
             left_out=left_out,
@@ -45,9 +47,9 @@ def check_source(
     if as_json:
         print_json({**result.data(), "left_out": others})
     else:
+        print_table(_rows(result))
         for line in _lines(result.remarks):
             typer.echo(line)
-        print_table(_rows(result))
         if others:
             typer.echo(f"Not documents, left out: {others}.")
         typer.echo(_last_line(result))
@@ -56,17 +58,21 @@ def check_source(
 
 
 def _found(source: Path) -> Path:
-    """Return a path below the current folder or below the project, as flows take it."""
-    from tierwise.cli.opening import find_project
+    """Return a path below the current folder or below the project, as flows take it.
 
-    if not source.exists():
-        try:
-            below = find_project().root / source
-        except Misuse:
-            return source
-        if below.exists():
-            return below
-    return source
+    Raises Misuse for the project's own folder, as a run does.
+    """
+    from tierwise.cli.opening import find_project
+    from tierwise.documents.places import check_is_no_project
+
+    try:
+        root = find_project().root
+    except Misuse:
+        return source
+    below = root / source
+    found = below if not source.exists() and below.exists() else source
+    check_is_no_project(found, root)
+    return found
 
 
 def _project_settings() -> dict[str, Any]:
@@ -81,34 +87,47 @@ def _project_settings() -> dict[str, Any]:
 
 
 def _lines(remarks: list[Remark]) -> Iterator[str]:
-    """Yield a line for each kind of remark, and a count in the place of too many of one format."""
-    alike: dict[tuple[bool, str, str], list[str]] = {}
-    for remark in sorted(remarks, key=lambda each: each.waits):
-        kind = (remark.waits, remark.format, remark.text)
-        alike.setdefault(kind, []).append(remark.id)
-    counts: Counter[tuple[str, bool]] = Counter()
-    for (waits, name, text), ids in alike.items():
-        counts[name, waits] += 1
-        if counts[name, waits] <= _MOST_ALIKE:
-            named = ", ".join(ids[:_MOST_NAMED])
-            if len(ids) > _MOST_NAMED:
-                named += f" and {len(ids) - _MOST_NAMED:,} more"
-            yield f"{named}: {'error' if waits else 'warning'}: {text}"
-    for (name, _), count in counts.items():
-        if count > _MOST_ALIKE:
-            yield f"… and {count - _MOST_ALIKE:,} more of the format {name}; --json shows all"
+    """Yield each reason once, the most frequent ones first, with its documents below it."""
+    for waits, title in ((True, "Cannot be read"), (False, "Read in part")):
+        alike: dict[str, list[Remark]] = {}
+        for remark in remarks:
+            if remark.waits == waits:
+                # "row 3" and "row 7" of one reason are one kind
+                kind = _NUMBER.sub("#", remark.text)
+                alike.setdefault(kind, []).append(remark)
+        if not alike:
+            continue
+        yield f"{title}:"
+        kinds = sorted(alike.values(), key=len, reverse=True)
+        for same in kinds[:_MOST_KINDS]:
+            yield from _kind(same)
+        if len(kinds) > _MOST_KINDS:
+            yield f"  … and {len(kinds) - _MOST_KINDS:,} more reasons; --json shows all"
+        yield ""
+
+
+def _kind(same: list[Remark]) -> Iterator[str]:
+    """Yield the lines of one reason."""
+    texts = {remark.text for remark in same}
+    more = f" (and {len(texts) - 1:,} more like it)" if len(texts) > 1 else ""
+    yield f"  {same[0].text}{more}"
+    named = ", ".join(remark.id for remark in same[:_MOST_NAMED])
+    if len(same) > _MOST_NAMED:
+        named += f" and {len(same) - _MOST_NAMED:,} more"
+    yield f"      {named}"
 
 
 def _rows(result: Survey) -> list[dict[str, Any]]:
-    return [
-        {
-            "format": name,
-            "read": count.read,
-            "in part": count.in_part or "",
-            "cannot be read": count.waiting or "",
-        }
-        for name, count in sorted(result.formats.items())
-    ]
+    rows: list[dict[str, Any]] = []
+    for name, count in sorted(result.formats.items()):
+        row: dict[str, Any] = {"format": name, "read": count.read}
+        # A column with nothing in it is left out.
+        if result.in_part:
+            row["in part"] = count.in_part
+        if result.waiting:
+            row["cannot be read"] = count.waiting
+        rows.append(row)
+    return rows
 
 
 def _last_line(result: Survey) -> str:

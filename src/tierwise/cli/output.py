@@ -38,6 +38,8 @@ NUMERIC |= {"input", "output"}
 # `tierwise plan`, and a run's comparison with its plan:
 NUMERIC |= {"calls", "prompt tokens", "expected", "at most", "deviation"}
 NUMERIC |= {"documents planned", "calls planned", "cost planned"}
+# `tierwise check SOURCE`:
+NUMERIC |= {"read", "in part", "cannot be read"}
 # `tierwise replay`:
 NUMERIC |= {"labels", "floor", "strong share", "quality", "gap recovered"}
 NUMERIC |= {"CPT50", "CPT80", "APGR", "USD50"}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tierwise.cli.opening import open_ledger
+from tierwise.cli.opening import find_project, open_ledger
 from tierwise.cli.options import AsJson
 from tierwise.cli.output import print_json
 from tierwise.errors import Misuse
@@ -66,16 +66,18 @@ def retention(
 ) -> None:
     """Delete texts, and on request rows, from the ledger.
 
-    Deletes models' answers, accepted values, the answers and notes of reviewers, and stored
-    documents. Figures, model names, verdicts and hashes stay, so reports and the audit trail remain
-    valid. A deleted answer cannot be reused: a later run that needs it pays again. Results that
-    flows wrote to folders, and examples in golden/, are files of yours and stay.
+    Deletes models' answers, accepted values, the answers and notes of reviewers, stored documents,
+    and all that text recognition keeps in `.tierwise/recognized`. Figures, model names, verdicts
+    and hashes stay, so reports and the audit trail remain valid. A deleted answer cannot be reused:
+    a later run that needs it pays again. Results that flows wrote to folders, and examples in
+    golden/, are files of yours and stay.
 
     With --rows, the attempts, verdicts and outcomes of old runs go, too. Their totals, seals and
     budgets stay, and people's decisions and labels; who removed what and why is on record. Runs in
     which documents wait are left.
     """
     from tierwise.cli.person import user_name
+    from tierwise.documents.recognized import count_recognized, forget_recognized
 
     # Exactly one of the two.
     if (older_than is None) == (document is None):
@@ -86,6 +88,7 @@ def retention(
         raise Misuse("--rows needs --older-than, such as --older-than 400d --rows")
     # Before anything is deleted, as it may raise: a deletion goes on record with a name.
     who = by or user_name()
+    root = find_project().root
     with open_ledger() as ledger:
         if document is not None:
             removed = ledger.retention.forget_document(
@@ -102,13 +105,19 @@ def retention(
         if rows and compact and not dry_run:
             ledger.row_removal.compact()
     counts = asdict(removed)
+    kept = count_recognized(root) if dry_run else forget_recognized(root)
+    counts["recognized_files"] = kept
     if rows:
         counts = asdict(gone) | counts
     if as_json:
         print_json(counts | {"dry_run": dry_run})
         return
     left = {name: counts.pop(name, 0) for name in _LEFT}
-    parts = [f"{number} {what}" for what, number in counts.items() if number]
+    parts = [
+        f"{number} {what.replace('_', ' ')}"
+        for what, number in counts.items()
+        if number
+    ]
     verb = "would delete" if dry_run else "deleted"
     typer.echo(f"{verb}: {', '.join(parts) or 'nothing'}")
     for name, number in left.items():

@@ -26,6 +26,7 @@ from tierwise.documents.readers import (
     why_not_accepted,
 )
 from tierwise.documents.readers.archives import MOST_ARCHIVE_BYTES, MOST_MEMBERS
+from tierwise.documents.recognized import RecognizedPages
 from tierwise.documents.sources import printable_name
 from tierwise.errors import DocumentError
 from tierwise.records import PageFile
@@ -55,7 +56,8 @@ class Content:
     """A file's bytes and where they are from.
 
     `parent` is the id of the document around it, and `declared` the sensitivity of all around it.
-    `path` is None for a file in a file.
+    `path` is that of the file in the source, and `inside` the keys that lead from it to a file in
+    it.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Content:
     depth: int = 0
     quota: _Quota = field(default_factory=_Quota)
     path: Path | None = None
+    inside: tuple[str, ...] = ()
 
 
 @dataclass
@@ -84,6 +87,10 @@ class ContentReader:
     wants: Callable[[str], bool]
     left_out: LeftOut
     has_passing: bool = False
+    recognized: RecognizedPages = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recognized = RecognizedPages(self.settings)
 
     def request(self, suffix: str) -> Request:
         """Return the request for a file with this ending."""
@@ -104,7 +111,7 @@ class ContentReader:
         if size > limit and suffix not in ROWS:
             return f"it has {size:,} bytes, more than the limit of {limit:,}; split it"
         if size == 0:
-            return "the file is empty"
+            return "the file is empty; ask for a new copy"
         return ""
 
     def documents(self, content: Content) -> Iterator[RawDocument]:
@@ -138,7 +145,7 @@ class ContentReader:
     def _converted(self, content: Content) -> Iterator[RawDocument]:
         """Yield a converted file, and the documents in it."""
         request = self.request(content.suffix)
-        extracted = self.sandbox.extract(content.data, request)
+        extracted = self.recognized.extract(self.sandbox, content.data, request)
         if extracted.is_document:
             raw = replace(
                 _raw(content.id, extracted),
@@ -167,6 +174,8 @@ class ContentReader:
             else outer.shard_id,
             depth=outer.depth + 1,
             quota=outer.quota,
+            path=outer.path,
+            inside=(*outer.inside, part.key),
         )
         is_whole = not self.has_several(inner.suffix)
         if is_whole and not self.wants(inner.shard_id or inner.id):
@@ -223,7 +232,9 @@ def _page_file(content: Content, extracted: Extracted) -> PageFile | None:
         return None
     path = str(content.path.absolute())
     digest = hashlib.sha256(content.data).hexdigest()
-    return PageFile(path, digest, extracted.page_total, text_hash="")
+    return PageFile(
+        path, digest, extracted.page_total, text_hash="", inside=content.inside
+    )
 
 
 def _raw_part(id_: str, part: Part) -> RawDocument:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tierwise.errors import Misuse
+
 
 def place_of(path: Path | str, root: Path) -> str:
     """Return a folder's or file's path below the project's root, or else its absolute path.
@@ -26,6 +28,15 @@ def source_of(path: Path | str, root: Path) -> str:
     """Return the place of a source; that of a file is its folder, where its id is the same."""
     full = root / path
     return place_of(full.parent if full.is_file() else full, root)
+
+
+def check_is_no_project(path: Path, root: Path) -> None:
+    """Raise Misuse for a source that is the project's folder, or a folder around it."""
+    if root.resolve().is_relative_to(path.resolve()):
+        raise Misuse(
+            f"the source is empty, or the project's own folder ({path.resolve()}): its prompts, "
+            "golden sets and results are no documents; name a folder or a file of documents"
+        )
 
 
 def names_place(text: str, place: str, root: Path) -> bool:

@@ -633,7 +633,7 @@ def _finished_page_file(raw: RawDocument, text: str) -> PageFile | None:
 def _why_empty(raw: RawDocument) -> str:
     """Say why a document without text waits."""
     if not raw.unread_pages:
-        return "no text found in it"
+        return "no text found in it; write its text into it, or ask for a new copy"
     remedy = raw.remedy or "put its text into the document"
     return f"no text found: {'; '.join(raw.unread_pages)}; {remedy}"
 

@@ -22,7 +22,7 @@ from tierwise.records import canonical_hash
 from tierwise.text.files import write_atomically
 
 # Raise it where the same file gives another text than before, or other ids.
-READER_VERSION = 2
+READER_VERSION = 3
 _CONVERTERS = (
     *("tierwise", "markitdown", "pdfminer.six", "mammoth", "lxml"),
     *("openpyxl", "python-pptx", "olefile"),
@@ -69,7 +69,7 @@ class SeenFiles:
         A record of another version, or a damaged one, counts as none.
         """
         name = canonical_hash([source, *settings])[:32]
-        seen = cls(folder / f"{name}.json", _reader_version())
+        seen = cls(folder / f"{name}.json", reader_version())
         try:
             data = orjson.loads(seen.path.read_bytes())
             if data["reader"] == seen.reader:
@@ -137,7 +137,7 @@ class SeenFiles:
             return
 
 
-def _reader_version() -> str:
+def reader_version() -> str:
     """Return the versions of everything that decides which text a file gives."""
     versions = [str(READER_VERSION)]
     for package in _CONVERTERS:

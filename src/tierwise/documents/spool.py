@@ -157,5 +157,10 @@ def _from_json(data: dict[str, Any]) -> Document:
         members=members,
         outcomes=outcomes,
         pages=pages,
-        page_file=PageFile(**page_file) if page_file else None,
+        page_file=_page_file(page_file) if page_file else None,
     )
+
+
+def _page_file(data: dict[str, Any]) -> PageFile:
+    inside = tuple(data.pop("inside", ()))
+    return PageFile(**data, inside=inside)

@@ -22,7 +22,11 @@ from tierwise.documents import (
     iter_items,
 )
 from tierwise.documents.groups import PREFIX
-from tierwise.documents.places import place_of, source_of
+from tierwise.documents.places import (
+    check_is_no_project,
+    place_of,
+    source_of,
+)
 from tierwise.documents.readers.settings import Attachments, ReadingSettings, Tables
 from tierwise.errors import Misuse
 from tierwise.orchestrate.done_files import (
@@ -198,11 +202,7 @@ def _source_folder(run: Run, source: Path | str) -> Path:
     """
     root = run.engine.project.root
     path = root / source
-    if root.resolve().is_relative_to(path.resolve()):
-        raise Misuse(
-            f"the source is empty, or the project's own folder ({path.resolve()}): its prompts, "
-            "golden sets and results are no documents; name a folder or a file of documents"
-        )
+    check_is_no_project(path, root)
     run.sources.append(path.resolve())
     # The shipped flows' name for it; write_documents checks any other.
     out = flow_parameters().get("out")

@@ -41,7 +41,7 @@ def read_zip(data: bytes, request: Request) -> Extracted:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         if not infos:
-            raise DocumentError("the archive is empty")
+            raise DocumentError("the archive is empty; ask for a new copy")
         if len(infos) > MOST_MEMBERS:
             raise DocumentError(
                 f"it has {len(infos):,} members, more than {MOST_MEMBERS:,}; split it"

@@ -28,7 +28,7 @@ from tierwise.documents.readers.rtf import read_rtf
 from tierwise.documents.readers.settings import Request
 from tierwise.documents.readers.slides import read_pptx
 from tierwise.documents.readers.structured import read_json, read_xml
-from tierwise.documents.readers.unpacking import MOST_UNPACKED_BYTES
+from tierwise.documents.readers.unpacking import DAMAGED, MOST_UNPACKED_BYTES
 from tierwise.documents.readers.word import read_docx
 from tierwise.errors import DocumentError
 
@@ -88,19 +88,18 @@ _REMEDIES = {
     ".xlsb": "save it as .xlsx",
 }
 
-_DAMAGED = "the file is damaged or not what its ending says; ask for a new copy"
 # By the class of the foreign error. Its text may quote the document, so it is left out.
 _REASONS = {
     "PDFPasswordIncorrect": "the PDF is encrypted; save a copy without a password",
     "PDFEncryptionError": "the PDF is encrypted in an unknown way; save a copy without a password",
-    "PDFSyntaxError": _DAMAGED,
-    "PSEOF": _DAMAGED,
-    "PDFNoValidXRef": _DAMAGED,
-    "BadZipFile": _DAMAGED,
-    "InvalidFileException": _DAMAGED,
-    "PackageNotFoundError": _DAMAGED,
-    "XMLSyntaxError": _DAMAGED,
-    "KeyError": _DAMAGED,
+    "PDFSyntaxError": DAMAGED,
+    "PSEOF": DAMAGED,
+    "PDFNoValidXRef": DAMAGED,
+    "BadZipFile": DAMAGED,
+    "InvalidFileException": DAMAGED,
+    "PackageNotFoundError": DAMAGED,
+    "XMLSyntaxError": DAMAGED,
+    "KeyError": DAMAGED,
     "MemoryError": "converting it needs too much memory; split it or save it as plain text",
 }
 # The names under which pip knows modules, where they differ.

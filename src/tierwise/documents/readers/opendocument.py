@@ -14,7 +14,11 @@ from typing import Any
 from tierwise.documents.readers.results import Extracted
 from tierwise.documents.readers.settings import Request
 from tierwise.documents.readers.tables import CellCount, Sheet, sheet_documents
-from tierwise.documents.readers.unpacking import check_declarations, check_unpacked_size
+from tierwise.documents.readers.unpacking import (
+    DAMAGED,
+    check_declarations,
+    check_unpacked_size,
+)
 from tierwise.errors import DocumentError
 
 _REMEDY = "save it as .pdf, or put the missing parts into the text"
@@ -44,12 +48,11 @@ class _Archive:
     def __init__(self, data: bytes) -> None:
         check_unpacked_size(data)
         check_declarations(data)
+        self._data = data
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = set(archive.namelist())
             if "content.xml" not in names:
-                raise DocumentError(
-                    "the file is damaged or not what its ending says; ask for a new copy"
-                )
+                raise DocumentError(DAMAGED)
             if "META-INF/manifest.xml" in names:
                 manifest = archive.read("META-INF/manifest.xml")
                 if b"encryption-data" in manifest:
@@ -60,6 +63,20 @@ class _Archive:
             self.styles = None
             if "styles.xml" in names:
                 self.styles = _parse(archive.read("styles.xml"))
+
+    def chart(self, path: str) -> str:
+        """Return the words of a chart or a formula in the file; empty where it is none."""
+        name = f"{path.removeprefix('./').rstrip('/')}/content.xml"
+        with zipfile.ZipFile(io.BytesIO(self._data)) as archive:
+            if name not in archive.namelist():
+                return ""
+            root = _parse(archive.read(name))
+        if _local(root) == "math":
+            return f"Formula: {' '.join(' '.join(root.itertext()).split())}"
+        for chart in root.iter("{*}chart"):
+            words = _chart_words(chart)
+            return f"Chart: {words}" if words else ""
+        return ""
 
     def body(self, kind: str) -> Any:
         """Return the content of a text, presentation or spreadsheet. Raises DocumentError."""
@@ -96,7 +113,7 @@ def _get(element: Any, name: str) -> str:
 def read_odt(data: bytes) -> Extracted:
     """Return the text of a document, with its headers, footers, notes and comments."""
     archive = _Archive(data)
-    writer = _Writer()
+    writer = _Writer(archive)
     writer.blocks(archive.body("text"))
     lines = writer.lines + _headers(archive)
     return _extracted(lines, writer, "picture")
@@ -105,7 +122,7 @@ def read_odt(data: bytes) -> Extracted:
 def read_odp(data: bytes) -> Extracted:
     """Return the text of slides, with their notes."""
     archive = _Archive(data)
-    writer = _Writer()
+    writer = _Writer(archive)
     slides = [page for page in archive.body("presentation") if _local(page) == "page"]
     hidden = _hidden_styles(archive.content)
     for number, page in enumerate(slides, 1):
@@ -154,7 +171,8 @@ def _headers(archive: _Archive) -> list[str]:
 class _Writer:
     """Collects the lines of a text. `unread` has what is in none of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, archive: _Archive) -> None:
+        self._archive = archive
         self.lines: list[str] = []
         self.unread: list[str] = []
         self.pictures = 0
@@ -242,7 +260,7 @@ class _Writer:
                 if _local(child) in ("text-box", "table"):
                     self._block(child, "")
         elif names & {"object", "object-ole", "plugin", "floating-frame", "applet"}:
-            self.unread.append("an embedded object")
+            self._object(frame)
         elif "image" in names:
             self.pictures += 1
             size = _length(_get(frame, "width")) * _length(_get(frame, "height"))
@@ -250,6 +268,42 @@ class _Writer:
             for child in frame:
                 if _local(child) in ("title", "desc") and (child.text or "").strip():
                     self.lines += [f"Picture: {child.text.strip()}", ""]
+
+    def _object(self, frame: Any) -> None:
+        """Add the words of a chart or a formula; name any other object."""
+        for child in frame:
+            if _local(child) == "object":
+                words = self._archive.chart(_get(child, "href"))
+                if words:
+                    self.lines += [words, ""]
+                    return
+        self.unread.append("an embedded object")
+
+
+def _chart_words(chart: Any) -> str:
+    """Return a chart's titles, then each series with its names and values."""
+    words = [
+        " ".join(_inline(each).split())
+        for each in chart.iter("{*}title", "{*}subtitle")
+    ]
+    rows = [
+        [
+            " ".join(_inline(cell).split())
+            for cell in row
+            if _local(cell) == "table-cell"
+        ]
+        for row in chart.iter("{*}table-row")
+    ]
+    if rows:
+        names, *points = rows
+        for column, name in enumerate(names[1:], 1):
+            pairs = [
+                " ".join(filter(None, (row[0], row[column])))
+                for row in points
+                if column < len(row)
+            ]
+            words.append(f"{name}: {', '.join(pairs)}" if name else ", ".join(pairs))
+    return "; ".join(word for word in words if word)
 
 
 def _length(text: str) -> float:
@@ -267,6 +321,8 @@ _ANCHORED = (
     "line",
     "ellipse",
 )
+
+_SHAPES = tuple(name for name in _ANCHORED if name not in ("annotation", "note"))
 
 
 def _anchored(element: Any) -> Iterator[Any]:
@@ -324,12 +380,12 @@ def read_ods(data: bytes, request: Request) -> Extracted:
         if _local(table) == "table":
             name = _get(table, "name") or f"Sheet{len(sheets) + 1}"
             sheet = Sheet(name, is_hidden=_get(table, "style-name") in hidden)
-            _read_rows(table, sheet, count)
+            _read_rows(table, sheet, count, archive)
             sheets.append(sheet)
     return sheet_documents(sheets, request, _CALCULATE)
 
 
-def _read_rows(table: Any, sheet: Sheet, count: CellCount) -> None:
+def _read_rows(table: Any, sheet: Sheet, count: CellCount, archive: _Archive) -> None:
     number = 1
     for element in table.iter("{*}table-row", "{*}table-column", "{*}shapes"):
         name = _local(element)
@@ -339,10 +395,15 @@ def _read_rows(table: Any, sheet: Sheet, count: CellCount) -> None:
                 sheet.hidden_columns.append(_get(element, "style-name") or "?")
             continue
         if name == "shapes":
-            _add_shapes(element, sheet)
+            _add_shapes(element, sheet, archive)
             continue
         repeated = _number(_get(element, "number-rows-repeated"))
         cells = _read_cells(element, number, sheet)
+        for cell in element:
+            # anchored to a cell
+            _add_shapes(
+                [each for each in cell if _local(each) in _SHAPES], sheet, archive
+            )
         if any(cells):
             if repeated > _MOST_REPEATED:
                 sheet.lose(
@@ -371,8 +432,12 @@ def _read_cells(row: Any, number: int, sheet: Sheet) -> list[str]:
             empty += repeated
             continue
         column = len(cells) + empty + 1
-        if column + repeated > _MOST_COLUMNS:
+        if column > _MOST_COLUMNS:
+            sheet.lose(number, f"the cells of row {number} beyond {_MOST_COLUMNS:,}")
             break
+        if column + repeated > _MOST_COLUMNS:
+            sheet.lose(number, f"what repeats in row {number}")
+            repeated = 1
         cells += [""] * empty + [text] * repeated
         empty = 0
         spanned = _number(_get(cell, "number-rows-spanned"))
@@ -396,10 +461,13 @@ def _cell_text(cell: Any) -> str:
     return text or _get(cell, "string-value")
 
 
-def _add_shapes(element: Any, sheet: Sheet) -> None:
-    writer = _Writer()
+def _add_shapes(element: Any, sheet: Sheet, archive: _Archive) -> None:
+    """Add the text boxes and charts of a sheet, and count its pictures as lost."""
+    writer = _Writer(archive)
     writer.blocks(element)
-    sheet.lines += [f"Text box: {line}" for line in writer.lines if line]
+    for line in filter(None, writer.lines):
+        is_named = line.startswith(("Chart: ", "Formula: "))
+        sheet.lines.append(line if is_named else f"Text box: {line}")
     if writer.pictures:
         noun = "picture" if writer.pictures == 1 else "pictures"
         sheet.lose(0, f"{writer.pictures} {noun}")

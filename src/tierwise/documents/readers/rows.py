@@ -157,7 +157,7 @@ def _text_problem(text: object, column: str) -> str:
     if not isinstance(text, str):
         return f"its '{column}' is not a text but a {type(text).__name__}; correct it"
     if not text.strip():
-        return f"it has no '{column}'"
+        return f"it has no '{column}'; fill it in, or delete the row"
     return ""
 
 

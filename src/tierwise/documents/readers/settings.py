@@ -21,14 +21,16 @@ class ReadingSettings:
     `tables` says what a spreadsheet, a JSON or an XML file gives: a document for each row, or one
     for each sheet or file; `auto` gives rows where there is a text column. `rows_at` is the path of
     the rows in JSON and XML, such as `data.items`. `attachments` of e-mails become documents, or
-    only their names are read. `ocr` says whether text recognition reads scans. `own` has the
-    project's own readers by ending, as `module:function` below `root`.
+    only their names are read. `ocr` says whether text recognition reads scans, and
+    `keep_recognized` whether its results are kept below `root`. `own` has the project's own readers
+    by ending, as `module:function` below `root`.
     """
 
     tables: Tables = "auto"
     rows_at: str = ""
     attachments: Attachments = "documents"
     ocr: bool = True
+    keep_recognized: bool = True
     own: Mapping[str, str] = field(default_factory=dict)
     root: Path | None = None
 

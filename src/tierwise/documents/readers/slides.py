@@ -6,14 +6,19 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tierwise.documents.readers.drawings import chart_text, diagram_texts, paragraphs
 from tierwise.documents.readers.results import Extracted
-from tierwise.documents.readers.unpacking import check_declarations, check_office
+from tierwise.documents.readers.unpacking import (
+    DAMAGED,
+    check_declarations,
+    check_office,
+)
+from tierwise.errors import DocumentError
 
 _REMEDY = "save it as .pdf, or put the missing parts into the text"
 _SHORT_TEXT = 20  # letters of a slide
 _LARGE = 0.25  # of a slide
 _DEEPEST = 20  # groups in groups
-_DIAGRAM = "http://schemas.openxmlformats.org/drawingml/2006/diagram"
 
 
 def read_pptx(data: bytes) -> Extracted:
@@ -25,7 +30,11 @@ def read_pptx(data: bytes) -> Extracted:
     check_declarations(data)
     import pptx
 
-    show = pptx.Presentation(io.BytesIO(data))
+    try:
+        show = pptx.Presentation(io.BytesIO(data))
+    except ValueError as error:
+        # another Office format
+        raise DocumentError(DAMAGED) from error
     size = (show.slide_width or 1) * (show.slide_height or 1)
     lines: list[str] = []
     unread: list[str] = []
@@ -72,6 +81,7 @@ class _SlideReader:
         """Add the lines of shapes, and of those in groups."""
         from pptx.enum.shapes import MSO_SHAPE_TYPE
 
+        _choose_versions(shapes._spTree)
         for shape in shapes:
             kind = None
             if hasattr(shape, "shapes"):
@@ -86,9 +96,6 @@ class _SlideReader:
             if shape.has_table:
                 self._table(shape.table)
                 continue
-            if shape.has_chart:
-                self._chart(shape.chart)
-                continue
             try:
                 kind = shape.shape_type
             except NotImplementedError:
@@ -97,13 +104,15 @@ class _SlideReader:
                 self._picture(shape, kind == MSO_SHAPE_TYPE.MEDIA)
             elif "graphicFrame" in shape.element.tag:
                 self._frame(shape)
+            elif shape.element.tag.endswith("}contentPart"):
+                self.unread.append("handwriting")
 
     def _text(self, shape: Any) -> None:
         is_title = shape.is_placeholder and "TITLE" in str(
             shape.placeholder_format.type
         )
         for paragraph in shape.text_frame.paragraphs:
-            words = paragraph.text.replace("\v", "\n").strip()
+            words = _paragraph_text(paragraph).strip()
             if words:
                 mark = "### " if is_title else "  " * paragraph.level
                 self.lines.append(f"{mark}{words}")
@@ -111,30 +120,9 @@ class _SlideReader:
 
     def _table(self, table: Any) -> None:
         for row in table.rows:
-            cells = [" ".join(cell.text.split()) for cell in row.cells]
+            cells = [_cell_text(cell) for cell in row.cells]
             self.lines.append(" | ".join(cells))
         self.lines.append("")
-
-    def _chart(self, chart: Any) -> None:
-        """Add the title, and each series with its values."""
-        try:
-            title = chart.chart_title.text_frame.text if chart.has_title else ""
-            self.lines.append(f"Chart: {title}".rstrip())
-            for plot in chart.plots:
-                names = [str(category) for category in plot.categories]
-                for series in plot.series:
-                    values = [
-                        "" if value is None else f"{value:.15g}"
-                        for value in series.values
-                    ]
-                    pairs = [
-                        f"{name} {value}"
-                        for name, value in zip(names, values, strict=False)
-                    ]
-                    listed = ", ".join(pairs or values)
-                    self.lines.append(f"{series.name}: {listed}")
-        except (AttributeError, KeyError, ValueError, TypeError):
-            self.unread.append("a chart")
 
     def _picture(self, shape: Any, is_media: bool) -> None:
         if is_media:
@@ -148,31 +136,70 @@ class _SlideReader:
             self.lines += [f"Picture: {described[0].strip()}", ""]
 
     def _frame(self, shape: Any) -> None:
-        """Add the words of a diagram (SmartArt); name any other object."""
-        ids = [
-            value
-            for element in shape.element.iter(f"{{{_DIAGRAM}}}relIds")
-            for key, value in element.items()
-            if key.endswith("}dm")
-        ]
-        words = _diagram_words(shape, ids[0]) if ids else []
+        """Add the words of a diagram (SmartArt) or of a chart; name any other object."""
+        diagram = _related(shape, "relIds", "dm")
+        chart = _related(shape, "chart", "id")
+        words = ""
+        label = "Diagram"
+        if diagram is not None:
+            words = "; ".join(diagram_texts(diagram))
+        elif chart is not None:
+            label = "Chart"
+            words = chart_text(chart)
         if words:
-            self.lines += [f"Diagram: {'; '.join(words)}", ""]
+            self.lines += [f"{label}: {words}", ""]
         else:
             self.unread.append("an embedded object")
 
 
-def _diagram_words(shape: Any, relation: str) -> list[str]:
+def _choose_versions(tree: Any) -> None:
+    """Put the newest version of alternate content in its place: the library passes all over."""
+    for element in list(tree.iter("{*}AlternateContent")):
+        choice = element.find("{*}Choice")
+        version = choice if choice is not None else element.find("{*}Fallback")
+        parent = element.getparent()
+        if version is None or parent is None:
+            continue
+        place = parent.index(element)
+        for number, child in enumerate(list(version)):
+            parent.insert(place + number, child)
+        parent.remove(element)
+
+
+def _paragraph_text(paragraph: Any) -> str:
+    """Return the words of a paragraph, with those of its formulas."""
+    pieces: list[str] = []
+    for element in paragraph._p.iter("{*}t", "{*}br", "{*}tab"):
+        name = element.tag.rpartition("}")[2]
+        if name == "t":
+            pieces.append(element.text or "")
+        else:
+            pieces.append("\n" if name == "br" else "\t")
+    return "".join(pieces)
+
+
+def _cell_text(cell: Any) -> str:
+    lines = [_paragraph_text(each) for each in cell.text_frame.paragraphs]
+    return " ".join(" ".join(lines).split())
+
+
+def _related(shape: Any, name: str, attribute: str) -> Any:
+    """Return the XML that an element of a shape names; None where there is none."""
     from lxml import etree
 
-    try:
-        part = shape.part.related_part(relation)
-    except KeyError:
-        return []
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
-    root = etree.fromstring(part.blob, parser)
-    words = [(element.text or "").strip() for element in root.iter("{*}t")]
-    return [word for word in words if word]
+    for element in shape.element.iter(f"{{*}}{name}"):
+        for key, value in element.items():
+            if not key.endswith(f"}}{attribute}"):
+                continue
+            try:
+                data = shape.part.related_part(value).blob
+            except KeyError:
+                return None
+            parser = etree.XMLParser(
+                resolve_entities=False, no_network=True, load_dtd=False, recover=True
+            )
+            return etree.fromstring(data, parser)
+    return None
 
 
 def _notes(slide: Any) -> list[str]:
@@ -194,11 +221,10 @@ def _comments(slide: Any) -> list[str]:
             continue
         root = etree.fromstring(relation.target_part.blob, parser)
         for comment in root.iter("{*}cm"):
-            words = [
-                (element.text or "").strip()
-                for element in comment.iter("{*}text", "{*}t")
+            old = [
+                " ".join((each.text or "").split()) for each in comment.iter("{*}text")
             ]
-            text = " ".join(word for word in words if word)
+            text = " ".join([*filter(None, old), *paragraphs(comment)])
             if text:
                 lines.append(f"Comment: {text}")
     return [*lines, ""] if lines else []

@@ -197,6 +197,10 @@ def _parse_xml(data: bytes) -> Any:
     except etree.XMLSyntaxError as error:
         if b"<!ENTITY" in data:
             raise DocumentError(_ENTITIES) from None
+        if error.code == etree.ErrorTypes.ERR_RESOURCE_LIMIT:
+            raise DocumentError(
+                "its elements are nested too deeply; flatten it"
+            ) from None
         line = error.lineno or 1
         raise DocumentError(
             f"line {line}: it is not well-formed XML; correct it"

@@ -29,7 +29,8 @@ Range = tuple[int, int, int, int]
 class Sheet:
     """One sheet: its rows that are not empty, by their number, and what is special about it.
 
-    `unread` has what is lost by the row that it is in, 0 for the whole sheet.
+    `lines` has what is in no cell, and `headers` what is printed on each page. `unread` has what
+    is lost by the row that it is in, 0 for the whole sheet.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Sheet:
     merged: list[Range] = field(default_factory=list)
     comments: dict[int, list[str]] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
+    headers: list[str] = field(default_factory=list)
     unread: dict[int, list[str]] = field(default_factory=dict)
 
     def lose(self, row: int, what: str) -> None:
@@ -59,7 +61,7 @@ def sheet_documents(
         if sheet.rows or sheet.lines:
             parts += _parts(sheet, request, remedy)
     if not parts:
-        raise DocumentError("the file has no rows")
+        raise DocumentError("the file has no rows; ask for a new copy")
     return Extracted("", parts=tuple(parts), is_document=False)
 
 
@@ -113,12 +115,26 @@ def _rows(
         lost = sheet.unread.get(number, [])
         if not parts:
             # what is in no row is said once
-            lost = sheet.unread.get(0, []) + lost
+            lost = _beside_rows(sheet, header_number) + lost
         if part.extracted and lost:
             extracted = replace(part.extracted, unread=tuple(lost), remedy=remedy)
             part = replace(part, extracted=extracted)
         parts.append(part)
     return parts
+
+
+def _beside_rows(sheet: Sheet, header_number: int) -> list[str]:
+    """Name what is in no row: text boxes and charts, and what is lost above the rows."""
+    lost: list[str] = []
+    number = len(sheet.lines)
+    if number:
+        lost.append(
+            "1 text box or chart" if number == 1 else f"{number} text boxes or charts"
+        )
+    for row, phrases in sheet.unread.items():
+        if row <= header_number:
+            lost += phrases
+    return lost
 
 
 def _about_row(sheet: Sheet, number: int) -> Mapping[str, str]:
@@ -160,11 +176,11 @@ def _whole(sheet: Sheet, remedy: str) -> Part:
     for cells in sheet.rows.values():
         line = " | ".join(" ".join(cell.split()) for cell in cells)
         lines.append(line.rstrip(" |"))
-    if sheet.comments or sheet.lines:
+    if sheet.rows and (sheet.comments or sheet.lines or sheet.headers):
         lines.append("")
     for number, comments in sheet.comments.items():
         lines += [f"Comment in row {number}: {comment}" for comment in comments]
-    lines += sheet.lines
+    lines += sheet.lines + sheet.headers
     metadata = {"sheet": sheet.name}
     hidden = _describe_hidden(sheet)
     if hidden:

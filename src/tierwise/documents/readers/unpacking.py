@@ -11,6 +11,7 @@ from tierwise.errors import DocumentError
 
 MOST_UNPACKED_BYTES = 50_000_000
 OLE = bytes.fromhex("d0cf11e0a1b11ae1")  # how old Office files and encrypted ones begin
+DAMAGED = "the file is damaged or not what its ending says; ask for a new copy"
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 _PIECE_BYTES = 1 << 16
 # What may be before the root element, then a declaration.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tierwise.documents.readers.results import Extracted
 from tierwise.documents.readers.unpacking import (
+    check_declarations,
     check_office,
     check_unpacked_size,
 )
@@ -28,6 +29,7 @@ def read_docx(data: bytes) -> Extracted:
     )
 
     check_office(data, old=".doc", new=".docx")
+    check_declarations(data)
     archive = WordArchive(data)
     text = _converted(readable(archive, data))
     parts = _parts(archive, text)

@@ -20,6 +20,7 @@ from typing import Any
 from lxml import etree
 
 from tierwise.documents.readers.decoding import decode
+from tierwise.documents.readers.drawings import chart_text, diagram_texts
 from tierwise.documents.readers.html import html_to_text
 from tierwise.documents.readers.page_numbers import is_page_number, line_key
 from tierwise.errors import DocumentError
@@ -168,9 +169,9 @@ def read_parts(
         parts.lines.append(comment)
     for relation in relations:
         if relation.kind in ("chart", "chartEx"):
-            _add_line(parts, "Chart", _chart_text(archive.parse(relation.target)))
+            _add_line(parts, "Chart", chart_text(archive.parse(relation.target)))
         elif relation.kind == "diagramData":
-            texts = _texts(archive.parse(relation.target), "t")
+            texts = diagram_texts(archive.parse(relation.target))
             _add_line(parts, "Diagram", "; ".join(texts))
     _add_imported(parts, archive, root, relations, convert)
     _add_embedded(parts, archive, relations)
@@ -313,18 +314,6 @@ def _comments(archive: WordArchive, relations: Iterable[_Relation]) -> Iterator[
             label = f"Comment by {author}" if author else "Comment"
             if text:
                 yield f"{label}: {text}"
-
-
-def _chart_text(root: Any) -> str:
-    """Return a chart's title, then each series with its categories and values."""
-    words = _texts(root, "t")
-    for series in _all(root, "ser"):
-        values = _texts(series, "v")
-        if values:
-            words.append(", ".join(values))
-    if not any(True for _ in _all(root, "ser")):
-        words += _texts(root, "pt")
-    return "; ".join(words)
 
 
 def _add_imported(
@@ -509,11 +498,6 @@ def _has_text(element: Any) -> bool:
         _space(each) in _WORD and (each.text or "").strip()
         for each in _all(element, "t")
     )
-
-
-def _texts(root: Any, name: str) -> list[str]:
-    found = [(each.text or "").strip() for each in _all(root, name)]
-    return [text for text in found if text]
 
 
 def _all(root: Any, name: str) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from tierwise.documents.readers.mail.outlook import unpack_rtf
 from tierwise.documents.readers.mail.reading import read_mail
 from tierwise.documents.readers.results import Extracted
 from tierwise.documents.readers.settings import Request
-from tierwise.documents.readers.unpacking import OLE
+from tierwise.documents.readers.unpacking import DAMAGED, OLE
 from tierwise.errors import DocumentError
 
 _CLASS = 0x001A
@@ -61,9 +61,7 @@ def read_msg(data: bytes, request: Request) -> Extracted:
     import olefile
 
     if not data.startswith(OLE):
-        raise DocumentError(
-            "the file is damaged or not what its ending says; ask for a new copy"
-        )
+        raise DocumentError(DAMAGED)
     try:
         with olefile.OleFileIO(io.BytesIO(data)) as container:
             message = _Message(container, (), _HEAD_OF_FILE)

@@ -404,7 +404,9 @@ class PartReader:
         try:
             content = html_content(html)
         except RecursionError as error:
-            raise DocumentError("its tags are nested too deeply") from error
+            raise DocumentError(
+                "its tags are nested too deeply; save it as plain text"
+            ) from error
         self.doubts += content.unread
         # Signatures have pictures too: they count where there is nothing else.
         if "![](" in content.text and not has_text(content.text):
