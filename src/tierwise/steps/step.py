@@ -92,10 +92,10 @@ class Step:
                 "one call, so leave one of them out"
             )
         fields = self.returns.model_fields
-        if self.by_field and (not fields or issubclass(self.returns, RootModel)):
+        if self.by_field and issubclass(self.returns, RootModel):
             raise Misuse(
-                f"the step {self.name} is by field, and {self.returns.__name__} has no fields; "
-                "give it an output model with named fields"
+                f"the step {self.name} is by field, and {self.returns.__name__} is a RootModel, "
+                "which has no named fields; give it an output model with fields"
             )
         names = list(self.choices)
         if self.splits:
