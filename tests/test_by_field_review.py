@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.batch_runs import batch_project, opened, priced
+from tests.kit.batch_standin import BatchStandin
 from tests.kit.by_field import (
     ALL_RIGHT,
     RECEIPT,
@@ -22,10 +25,12 @@ from tests.kit.by_field import (
     described_in,
     extract,
 )
+from tests.kit.desk import desk_at
 from tests.kit.ledgers import DATABASES, migrated_url
 from tests.kit.projects import ROOT, make_project, model
-from tests.kit.standin import Fault, Standin
+from tests.kit.standin import Fault, Request, Standin
 from tests.kit.terminal import Terminal
+from tests.test_desk_review import form_of, send
 from tierwise.audit.verify import verify_ledger
 from tierwise.cascade.known_outcomes import Retry
 from tierwise.engine import Engine
@@ -325,3 +330,58 @@ def test_a_flow_writes_the_source_of_each_field(
     assert "`total` is from `large`" in page
     report = terminal("report", cwd=root)
     assert report.code == 0, report.err
+
+
+def test_the_desk_shows_open_fields_first_and_takes_them_alone(
+    tmp_path: Path, small: Standin, large: Standin
+) -> None:
+    root = make_project(
+        tmp_path, model("small", small.url), model("large", large.url, strength=20)
+    )
+    (root / "pyproject.toml").write_text('[tool.tierwise]\nkeep_text = "all"\n')
+    small.answer(answer("company", wrong=("day", "total")))
+    large.answer(answer("day", wrong=("total",)))
+    run_id, _ = run(root)
+    with desk_at(root) as desk:
+        ada = desk.signed_in("reviewer", "ada")
+        page = ada.get(f"/review/item?run={run_id}&document={RECEIPT.id}&at=extract")
+        assert page.status_code == 200, page.text
+        shown = re.findall(r'name="field\.(\w+)"', page.text)
+        assert shown == ["total", "company", "day"]
+        form = form_of(page, "/review/decide")
+        # What the last model said of it is there to be corrected.
+        assert json.loads(form["field.total"]) == {"quote": "made up", "value": "99"}
+        total = json.dumps(RIGHT["total"])
+        saved = send(ada, page, "edit", **{"field.total": total})
+        assert saved.status_code == 303, saved.text
+        document = ada.get(f"/runs/{run_id}/document?id={RECEIPT.id}")
+        assert "small: company; large: day; ada: total" in document.text
+    assert sources(on_record(root, run_id)) == {
+        "company": "small",
+        "day": "large",
+        "total": "ada",
+    }
+
+
+def test_the_open_fields_go_in_a_batch_of_their_own(tmp_path: Path) -> None:
+    def in_batch(request: Request) -> str:
+        asked = asked_of(request)
+        return (
+            answer("company", "day", wrong=("total",))
+            if len(asked) > 1
+            else answer("total")
+        )
+
+    with BatchStandin() as provider:
+        priced(provider).answer(in_batch)
+        root = batch_project(tmp_path / "project", provider.url)
+        with opened(root) as engine:
+            context = engine.start_run("receipts", transport="batch")
+            outcome = extract(engine, run=context)
+        assert outcome.value == RIGHT
+        assert [each.transport for each in outcome.attempts] == ["batch", "batch"]
+        assert sources(outcome) == {
+            "company": "small",
+            "day": "small",
+            "total": "large",
+        }

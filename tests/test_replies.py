@@ -31,7 +31,7 @@ from tests.kit.replies import (
 from tests.kit.replies import (
     sent as as_sent,
 )
-from tests.kit.standin import Fault, Request, Standin, raw
+from tests.kit.standin import Fault, Request, Standin, raw, tokens_of
 from tests.kit.steps import TEXT, classify
 from tierwise import errors
 from tierwise.cascade.faults import DECISIONS
@@ -373,6 +373,19 @@ def test_log_probabilities_of_every_form_are_read(
 ) -> None:
     reply = get(standin, name, body(choice={"logprobs": logprobs}))
     assert reply.confidence == pytest.approx(math.exp(-0.5))
+
+
+@BOTH_LANES
+def test_each_value_is_as_sure_as_its_least_likely_token(
+    standin: Standin, name: str
+) -> None:
+    text = json.dumps(FIELDS)
+    unsure = dict(zip(FIELDS, (0.25, 0.5, 0.75), strict=False))
+    logprobs = {"content": tokens_of(text, unsure)}
+    reply = get(standin, name, body(choice={"logprobs": logprobs}))
+    assert reply.field_confidences == pytest.approx(unsure)
+    other = get(standin, name, probabilities(-0.1))
+    assert other.field_confidences is None  # the tokens are not those of the answer
 
 
 # ---- finish reasons -----------------------------------------------------------------------------
