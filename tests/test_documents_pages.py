@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from tests.kit.office_files import pdf
 from tests.kit.page_pictures import (
@@ -41,6 +41,7 @@ from tierwise.documents.spool import Spool
 from tierwise.errors import DocumentError
 from tierwise.project import Project
 from tierwise.records import Batch, Document
+from tierwise.steps.places import places_of
 
 needs_ocr = pytest.mark.skipif(
     not is_installed(), reason="the extra `ocr` is not installed"
@@ -102,7 +103,7 @@ def test_every_word_knows_its_characters_and_its_place_on_the_page(
         id_: [each.page for each in document.pages]
         for id_, document in read_pages.items()
     }
-    assert numbers == {"photo.JPG": [1], "fax.tif": [1, 2], "mixed.pdf": [2]}
+    assert numbers == {"photo.JPG": [1], "fax.tif": [1, 2], "mixed.pdf": [1, 2]}
     for document in read_pages.values():
         for each in document.pages:
             assert each.confidence > 0.8
@@ -237,7 +238,8 @@ def test_a_form_beside_a_scan_keeps_the_places_of_the_words() -> None:
     words = [line("Received", (10, 10, 90, 30)), line("today", (10, 50, 90, 70))]
     found, _ = recognized(file.data(), ".pdf", words)
     assert "name: Ann Oak" in found.text
-    [scanned] = found.pages
+    typed, scanned, _ = found.pages
+    assert [typed.is_recognized, scanned.is_recognized] == [False, True]
     assert scanned.page == 2
     assert found.text[scanned.start : scanned.end] == "Received\ntoday"
     assert [found.text[word.start : word.end] for word in scanned.words] == [
@@ -377,3 +379,27 @@ def test_a_redacted_document_has_neither_words_nor_pictures_of_its_pages(
     assert changed.page_file.text_hash != changed.hash
     assert document.page_file.text_hash == document.hash
     assert io.BytesIO(Path(document.page_file.path).read_bytes()).read(5) == b"%PDF-"
+
+
+@needs_ocr
+def test_the_box_of_a_quotation_holds_the_drawn_word(
+    read_pages: dict[str, Document],
+) -> None:
+    """As `page` draws it: from 40 dots, each line 68 dots below the one before."""
+    [photo] = places_of({"evidence": "98.50 eur"}, read_pages["photo.JPG"])
+    assert photo.page == 1
+    [box] = photo.boxes
+    font = ImageFont.load_default(34)
+    left = 40 + font.getlength("Total ")
+    right = left + font.getlength("98.50 EUR")
+    drawn = (left / 900, 116 / 500, right / 900, 140 / 500)
+    slack = 0.02
+    assert box[0] <= drawn[0] + slack
+    assert box[1] <= drawn[1]
+    assert box[2] >= drawn[2] - slack
+    assert box[3] >= drawn[3]
+    mixed = read_pages["mixed.pdf"]
+    [typed] = places_of({"evidence": "cover letter"}, mixed)
+    [scanned] = places_of({"evidence": "Paid in cash"}, mixed)
+    assert (typed.page, scanned.page) == (1, 2)
+    assert len(typed.boxes) == len(scanned.boxes) == 1

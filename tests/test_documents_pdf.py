@@ -6,6 +6,7 @@ import io
 import re
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pypdf
@@ -792,7 +793,11 @@ def test_the_text_of_an_ordinary_file_is_markitdowns(name: str) -> None:
     }[name]
     found = extract(data, ".pdf")
     assert found.text == converted(data)
-    assert found == Extracted(found.text, page_total=found.page_total)
+    assert [page.page for page in found.pages] == list(range(1, found.page_total + 1))
+    assert sum(len(page.words) for page in found.pages) == len(found.text.split())
+    assert replace(found, pages=()) == Extracted(
+        found.text, page_total=found.page_total
+    )
 
 
 # ---- anything -----------------------------------------------------------------------------------

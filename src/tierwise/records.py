@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal, Protocol, get_args
@@ -429,7 +429,7 @@ def id_in_run(source: str, own_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word that text recognition (OCR) read on a page.
+    """One word on a page.
 
     `start` and `end` are its span in the document's text.
     """
@@ -438,16 +438,19 @@ class Word:
     start: int
     end: int
     box: Box
-    confidence: float  # 0 to 1
+    confidence: (
+        float  # 0 to 1, of text recognition (OCR); 1 where the text is in letters
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageWords:
-    """The words of one page that text recognition read, in reading order.
+    """The words of one page, in the order of the document's text.
 
-    `start` and `end` are the span of the page's text in the document's text. `width` and `height`
-    are those of the picture that was read, in pixels. `turn` is the clockwise turn, in degrees,
-    that made its text upright.
+    Those of a page that text recognition read have a confidence; of a page with its text in
+    letters, `is_recognized` is false. `start` and `end` are the span of the page's text in the
+    document's text. `width` and `height` are those of the picture that was read, in pixels, or of
+    the page, in points. `turn` is the clockwise turn, in degrees, that made its text upright.
     """
 
     page: int  # counted from 1
@@ -459,6 +462,17 @@ class PageWords:
     confidence: float  # 0 to 1: the mean of its letters
     language: str | None = None
     turn: int = 0
+    is_recognized: bool = True
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the page as plain JSON data; its words without their texts."""
+        data: dict[str, Any] = {
+            name: getattr(self, name) for name in _PAGE if name != "words"
+        }
+        data["words"] = [
+            [word.start, word.end, *word.box, word.confidence] for word in self.words
+        ]
+        return data
 
     def moved(self, by: int) -> PageWords:
         """Return the page with all its spans moved by N characters."""
@@ -469,10 +483,16 @@ class PageWords:
         return replace(self, start=self.start + by, end=self.end + by, words=words)
 
 
-def page_words(data: Mapping[str, Any]) -> PageWords:
-    """Return a page from its fields as plain JSON data."""
-    words = tuple(Word(**{**word, "box": tuple(word["box"])}) for word in data["words"])
-    return PageWords(**{**data, "words": words})
+_PAGE = tuple(each.name for each in fields(PageWords))
+
+
+def page_words(data: Mapping[str, Any], text: str) -> PageWords:
+    """Return a page of `PageWords.as_data`, given the document's text."""
+    words: list[Word] = []
+    for start, end, left, top, right, bottom, confidence in data["words"]:
+        box = (left, top, right, bottom)
+        words.append(Word(text[start:end], start, end, box, confidence))
+    return PageWords(**{**data, "words": tuple(words)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -528,7 +548,7 @@ class Document:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     # the folder that it is from, below the project or absolute; empty for a program's own
     source: str = ""
-    # what text recognition read, page by page; none where the file has its text in letters
+    # the words of each page of a PDF or a picture that has any; none of other formats
     pages: tuple[PageWords, ...] = field(default=(), repr=False)
     # None where there are no pages to look at, and once the text was changed
     page_file: PageFile | None = field(default=None, repr=False)

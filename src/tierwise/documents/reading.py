@@ -610,16 +610,20 @@ def _metadata(
 
 
 def _finished_pages(raw: RawDocument, text: str) -> tuple[PageWords, ...]:
-    """Return the recognized pages with their spans in the finished text, and their languages."""
+    """Return the pages with their spans in the finished text; recognized ones with language."""
     if not raw.pages:
         return ()
     # Finishing takes away white space around the text, and nothing else of these texts.
     moved = len(raw.text) - len(raw.text.lstrip())
     pages = []
     for page in raw.pages:
-        words = page.moved(-moved)
-        language = detect(text[words.start : words.end])
-        pages.append(replace(words, language=words.language or language))
+        placed = page.moved(-moved)
+        start = max(placed.start, 0)
+        end = min(placed.end, len(text))
+        language = placed.language
+        if language is None and placed.is_recognized:
+            language = detect(text[start:end])
+        pages.append(replace(placed, start=start, end=end, language=language))
     return tuple(pages)
 
 

@@ -132,7 +132,7 @@ def _to_json(document: Document) -> dict[str, Any]:
         "metadata": dict(document.metadata),
         "outcomes": outcomes,
         "source": document.source,
-        "pages": [asdict(page) for page in document.pages],
+        "pages": [page.as_data() for page in document.pages],
         "page_file": asdict(document.page_file) if document.page_file else None,
         "members": [asdict(member) for member in document.members],
     }
@@ -149,7 +149,7 @@ def _from_json(data: dict[str, Any]) -> Document:
             sources={name: FieldSource(**each) for name, each in sources.items()},
         )
         outcomes[outcome.step] = outcome
-    pages = tuple(page_words(page) for page in data.pop("pages"))
+    pages = tuple(page_words(page, data["text"]) for page in data.pop("pages"))
     page_file = data.pop("page_file")
     members = tuple(Member(**member) for member in data.pop("members"))
     return Document(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -111,7 +110,7 @@ def parse_reply(data: Any, next_blob: Callable[[], bytes]) -> Extracted:
         data["remedy"],
         tuple(parts),
         data["is_document"],
-        tuple(page_words(page) for page in data["pages"]),
+        tuple(page_words(page, data["text"]) for page in data["pages"]),
         data["page_total"],
     )
 
@@ -143,6 +142,6 @@ def _to_json(extracted: Extracted, blobs: list[bytes]) -> dict[str, Any]:
         "remedy": extracted.remedy,
         "parts": parts,
         "is_document": extracted.is_document,
-        "pages": [asdict(page) for page in extracted.pages],
+        "pages": [page.as_data() for page in extracted.pages],
         "page_total": extracted.page_total,
     }

@@ -24,6 +24,7 @@ from tierwise.documents.readers.pages.page_text import (
 from tierwise.documents.readers.pages.pictures import LOOK
 from tierwise.documents.readers.pages.recognizer import Recognizer, missing_remedy
 from tierwise.documents.readers.pages.rendering import MOST_PAGES, PdfPages
+from tierwise.documents.readers.pages.text_layer import placed_pages
 from tierwise.documents.readers.results import Extracted
 from tierwise.errors import DocumentError
 from tierwise.records import PageWords
@@ -67,6 +68,8 @@ def read_pdf(data: bytes, recognizer: Recognizer | None = None) -> Extracted:
         text = _converted(data)
     if text is None:
         text, failed = _by_page(document, surveyed.pages, recognized)
+    # One kind of line end now: a later change would move the words of the pages.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     drawn = text
     lines = _lines(surveyed.pages, parts, recognized)
     text = _with_lines(text, lines, len(surveyed.pages))
@@ -82,6 +85,16 @@ def read_pdf(data: bytes, recognizer: Recognizer | None = None) -> Extracted:
         remedies.append(_PRINT)
     pages = _placed(text, recognized)
     metadata = describe_recognition(pages)
+    # Lines that are at the end of the text, and not of a page, are on none.
+    of_pages = len(drawn.rstrip()) if text.startswith(drawn.rstrip()) else len(text)
+    lettered = placed_pages(
+        data,
+        text,
+        len(surveyed.pages),
+        length=of_pages,
+        without=[page.page for page in pages],
+    )
+    pages = tuple(sorted((*pages, *lettered), key=lambda page: page.page))
     if parts.files:
         names = ", ".join(parts.files)
         metadata["attachments"] = names
@@ -218,7 +231,7 @@ def _by_page(
                 raise
             except Exception:  # noqa: BLE001 - the layout fails on absurd coordinates
                 failed.append(surveyed.number)
-        # One kind of line end now: a later change would move the words of recognized pages.
+        # One kind of line end, as the text of a recognized page is compared with it below.
         text = output.getvalue().replace("\r\n", "\n").replace("\r", "\n")
         texts.append(text.removesuffix(_PAGE_END))
     return "".join(f"{text}{_PAGE_END}" for text in texts), failed

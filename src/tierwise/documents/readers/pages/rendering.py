@@ -1,7 +1,8 @@
-"""Pages as bitmaps: the only door to pdfium, and to Pillow. Sizes are limited before decoding.
+"""Pages as bitmaps: the only door to Pillow and, with `text_layer`, to pdfium.
 
-A page of a PDF is drawn as people see it, with its turn. A picture is turned as its camera noted,
-laid on white, and stretched where its dots are not square, as those of a fax are not.
+Sizes are limited before decoding. A page of a PDF is drawn as people see it, with its turn. A
+picture is turned as its camera noted, laid on white, and stretched where its dots are not square,
+as those of a fax are not.
 """
 
 from __future__ import annotations
