@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tierwise.errors import TierwiseError
+    from tierwise.errors import TierwiseError, TryAgain
     from tierwise.orchestrate.documents import (
         documents_from,
         read_documents,
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from tierwise.orchestrate.group_by import group_by
     from tierwise.orchestrate.joining import join
+    from tierwise.orchestrate.own_steps import function_step
     from tierwise.orchestrate.redact_task import redact
     from tierwise.orchestrate.runs import recorded_run
     from tierwise.orchestrate.steps import StepTask, step
@@ -44,9 +45,11 @@ _HOMES = {
     "Sensitivity": "records",
     "StepTask": "orchestrate.steps",
     "TierwiseError": "errors",
+    "TryAgain": "errors",
     "Verdict": "records",
     "check": "steps.checks",
     "documents_from": "orchestrate.documents",
+    "function_step": "orchestrate.own_steps",
     "join": "orchestrate.joining",
     "group_by": "orchestrate.group_by",
     "read_documents": "orchestrate.documents",
@@ -66,9 +69,11 @@ __all__ = [
     "Sensitivity",
     "StepTask",
     "TierwiseError",
+    "TryAgain",
     "Verdict",
     "check",
     "documents_from",
+    "function_step",
     "join",
     "group_by",
     "read_documents",

@@ -39,6 +39,7 @@ from tierwise.documents.places import place_of, source_of
 from tierwise.errors import (
     BudgetExceeded,
     LedgerAway,
+    Misuse,
     RunStopped,
     TierwiseError,
     describe_exception,
@@ -60,12 +61,14 @@ from tierwise.ledger.people.samples import demoted
 from tierwise.ledger.rows import WENT_THROUGH
 from tierwise.policy.budget import Limit
 from tierwise.policy.certificates import Current
+from tierwise.policy.own_model import model_of, with_own_model
 from tierwise.policy.router import Policy
 from tierwise.policy.sentinel import Key, Suspension
 from tierwise.policy.transport import TransportSetting
 from tierwise.project import Project
 from tierwise.records import GROUP_BY, Batch, Document, Order, Outcome, Status
 from tierwise.steps.examples import ExampleSelector
+from tierwise.steps.prompts import prompt_without_model
 from tierwise.steps.step import Step
 from tierwise.text.tokens import TokenCounts
 from tierwise.text.variables import is_on
@@ -678,6 +681,8 @@ class Engine:
         """
         self.project.refuse_unknown_checks()
         run = self._with_suspensions(run)
+        if step.own is not None:
+            return self._job_without_model(run, step, parameters, only=only)
         return Job(
             run=run,
             step=step,
@@ -688,6 +693,27 @@ class Engine:
             only=only,
             models=models,
             thresholds=thresholds or {},
+        )
+
+    def _job_without_model(
+        self,
+        run: RunContext,
+        step: Step,
+        parameters: Mapping[str, Any],
+        *,
+        only: Callable[[Document], bool] | None,
+    ) -> Job:
+        """Return the job of a step that the project does itself."""
+        if step.own is None:
+            raise Misuse(f"{step.name} has a model")
+        model = model_of(step, step.own)
+        return Job(
+            run=replace(run, policy=with_own_model(run.policy, model)),
+            step=step,
+            prompt=prompt_without_model(step.name),
+            parameters=parameters,
+            current=current_of(self.project, self.env, step, parameters),
+            only=only,
         )
 
     def current(

@@ -129,6 +129,17 @@ def unknown_name(kind: str, name: str, names: Iterable[str]) -> str:
     return f"no {kind} named '{name}'; {hint}"
 
 
+class TryAgain(TierwiseError):
+    """Raised by the function of a step: what failed passes by itself, so call it again.
+
+    `retry_after` has the seconds until then, where they are known.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
 class DocumentError(TierwiseError):
     """A document cannot be read; the text is the reason that a person sees."""
 
@@ -299,6 +310,14 @@ class PagesUnavailable(CallError):
 
     def __init__(self, message: str, *, model: str) -> None:
         super().__init__(message, model=model, sent=False)
+
+
+class FunctionFailed(CallError):
+    """A function of the project raised, took too long, or returned no output."""
+
+
+class FunctionBusy(CallError):
+    """A function of the project raised what it says passes by itself, such as TryAgain."""
 
 
 class PromptCut(CallError):

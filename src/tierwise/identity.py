@@ -20,6 +20,7 @@ from tierwise.errors import ConfigError, UnknownName
 from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Current
 from tierwise.policy.image_tokens import PAGES_VERSION
+from tierwise.policy.own_model import own_name
 from tierwise.project import Project
 from tierwise.records import canonical_hash
 from tierwise.steps.code import code_hash
@@ -103,15 +104,16 @@ def _earlier_steps(
     for name in sorted(names - seen):
         try:
             earlier = project.load_step(name)
-            prompt_hash = project.prompts[earlier.prompt].hash
+            prompt_hash = ""
+            if earlier.own is None:
+                prompt_hash = project.prompts[earlier.prompt].hash
         except (UnknownName, ConfigError):
             continue  # `tierwise check` reports it
         settings = load_settings(project.root / "golden" / f"{name}.yaml")
-        parts = [
-            earlier.hash(settings.parameters),
-            prompt_hash,
-            _earlier_steps(project, earlier, seen),
-        ]
+        before: list[list[str]] = []
+        if earlier.own is None:
+            before = _earlier_steps(project, earlier, seen)
+        parts = [earlier.hash(settings.parameters), prompt_hash, before]
         hashes.append([name, canonical_hash(parts)])
     return hashes
 
@@ -128,8 +130,24 @@ def current_of(
 
     `golden` is the file name of a golden set that no certificate may name yet.
     """
+    if step.own is not None:
+        return _current_without_model(step, parameters)
     evidence = step_evidence(project, step, parameters)
     return current_for(project, env, step.name, evidence, examples_hash, golden)
+
+
+def _current_without_model(step: Step, parameters: Mapping[str, Any]) -> Current:
+    """Return what the answers of a step without a model depend on: no certificate is for one."""
+    name = own_name(step)
+    code = "" if step.own is None else step.own.code
+    identity = canonical_hash([name, code])
+    return Current(
+        identities={name: identity},
+        calls={name: identity},
+        prompt_hash=code,
+        step_hash=step.hash(parameters),
+        today=datetime.date.today(),
+    )
 
 
 def current_for(

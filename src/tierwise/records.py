@@ -55,6 +55,7 @@ Cause = Literal[
     "outage",  # deferred: calls failed by faults that pass, such as a 500 or a rate limit
     "setup",  # deferred: a key, an account, an address, weights or a server has to be put right
     "refused",  # deferred: every model refused this request, or gave no usable reply
+    "function",  # deferred: the project's function of a step without a model failed
     # deferred: every call failed before an answer could be checked; up to version 0.1 for each of
     # the three above
     "provider_fault",
@@ -175,6 +176,8 @@ class Call:
     sensitivity: Sensitivity = "restricted"
     # the first messages that the provider is to write to its prompt cache. Not part of the hash
     cached_messages: int = 0
+    # what a step without a model does. Not part of the hash: `identity` and `messages` describe it
+    own: Any = field(default=None, repr=False, compare=False)
 
     @cached_property
     def hash(self) -> str:

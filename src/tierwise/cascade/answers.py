@@ -126,6 +126,7 @@ class Answers:
             turn.answer.output is None
             and turn.reply.finish_reason != "length"
             and not model.learned
+            and work.step.own is None
         ):
             repair = _repair_request(turn)
             repair_kind = _kind_of_repeat(kind, "repair")
@@ -225,7 +226,9 @@ class Answers:
         self, work: Work, model: Model, messages: tuple[Message, ...], kind: AttemptKind
     ) -> tuple[Reply, Attempt]:
         """Return a reply, with retries after passing faults."""
-        for failures in range(1, TRIES):
+        own = work.step.own
+        tries = TRIES if own is None else own.retries + 1
+        for failures in range(1, tries):
             try:
                 return await self._attempts.make(work, model, messages, kind)
             except FailedCall as failure:
@@ -253,6 +256,8 @@ def _raised(result: _Turn | BaseException) -> _Turn:
 
 def _parse(work: Work, model: Model, reply: Reply) -> Parsed | Verdict:
     """Return the output in a reply, or the failed verdict `schema` with the reason."""
+    if work.step.own is not None:
+        return work.step.output_in(reply.text)
     if reply.finish_reason == "length":
         return Verdict("schema", False, _cut_off(work, model, reply))
     parsed = work.step.parsed(reply.text)
@@ -307,7 +312,7 @@ def _reasons_to_reask(work: Work, model: Model, answer: Answer) -> tuple[str, ..
 
     A malformed answer had its repair, and a low confidence is nothing that a model can correct.
     """
-    if answer.output is None or model.learned:
+    if answer.output is None or model.learned or work.step.own is not None:
         return ()
     if work.step.by_field and not fields_to_reask(work, answer.failed):
         return ()

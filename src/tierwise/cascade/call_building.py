@@ -8,13 +8,17 @@ from dataclasses import replace
 from tierwise.cascade.job import Work
 from tierwise.errors import GuardViolation
 from tierwise.policy.catalog import Model
+from tierwise.policy.own_model import may_run
 from tierwise.records import Attempt, AttemptKind, Call, Message, canonical_hash
+from tierwise.steps.own_work import FunctionCall, function_input
 from tierwise.steps.step import schema_instruction
 from tierwise.text.tokens import estimate_prompt_tokens
 
 
 def check_guards(work: Work, model: Model) -> None:
     """Raise GuardViolation if a guard keeps the document from the model."""
+    if may_run(model):
+        return
     forbidden = work.run.policy.rules.forbidden(model.tier, work.features)
     if forbidden:
         raise GuardViolation(f"{model.name}: {forbidden}")
@@ -35,6 +39,22 @@ def prompt_tokens(work: Work, messages: tuple[Message, ...]) -> int:
     return estimate_prompt_tokens(messages)
 
 
+def own_call(work: Work) -> FunctionCall | None:
+    """Return what a step without a model does for the document; None for a step with models."""
+    own = work.step.own
+    if own is None:
+        return None
+    return FunctionCall(work=own, document=work.document, parameters=work.parameters)
+
+
+def own_messages(work: Work) -> tuple[Message, ...]:
+    """Return what stands for the prompt in a step without a model: the hash of all that it reads."""
+    own = work.step.own
+    run_id = None if own is None or own.reuse else work.run.id
+    content = function_input(work.document, work.parameters, run_id)
+    return (Message("user", content),)
+
+
 def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
     """Return the call that asks a model for a step's output."""
     schema = work.job.schema
@@ -53,6 +73,7 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
         schema_name=work.step.name,
         confidence=model.confidence,
         sensitivity=work.features.sensitivity,
+        own=own_call(work),
     )
 
 

@@ -49,9 +49,18 @@ from tierwise.errors import (
 )
 from tierwise.ledger import CallLedger
 from tierwise.policy.kept_fields import NOT_KEPT, may_keep
+from tierwise.policy.own_model import own_choice
 from tierwise.policy.router import choices, unroutable_cause
 from tierwise.policy.rules import LOW_CONFIDENCE, Features
-from tierwise.records import AttemptKind, Cause, Document, Outcome, Route, highest
+from tierwise.records import (
+    AttemptKind,
+    Cause,
+    Choice,
+    Document,
+    Outcome,
+    Route,
+    highest,
+)
 from tierwise.steps.open_fields import FieldValue
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
@@ -537,10 +546,17 @@ def _outcome_without_call(job: Job, document: Document) -> Outcome | None:
 
 
 def _work(job: Job, document: Document) -> Work:
-    messages = job.prompt.render(document, {"part": None, **job.parameters})
     tokens = job.tokens.get(document.id)
     if tokens is None:
         tokens = count_tokens(document.text)
+    if job.step.own is not None:
+        return Work(
+            job=job,
+            document=document,
+            parameters=job.parameters,
+            features=features_of(job, document, tokens=tokens, prompt_tokens=tokens),
+        )
+    messages = job.prompt.render(document, {"part": None, **job.parameters})
     prompt_tokens = estimate_prompt_tokens(messages, known={document.text: tokens})
     return Work(
         job=job,
@@ -571,11 +587,14 @@ def _as_recorded(work: Work, chosen: Route) -> Route:
     recorded["max_output_tokens"] = limit
     recorded["budget_left"] = None if left is None else str(left)
     recorded["step_hash"] = job.current.step_hash
-    costs = choices(
-        chosen,
-        work.features,
-        work.run.policy,
-        max_output_tokens=limit,
-        current=job.current,
-    )
+    if job.step.own is not None:
+        costs: tuple[Choice, ...] = (own_choice(job.step, work.run.policy),)
+    else:
+        costs = choices(
+            chosen,
+            work.features,
+            work.run.policy,
+            max_output_tokens=limit,
+            current=job.current,
+        )
     return replace(chosen, choices=costs, features=recorded)

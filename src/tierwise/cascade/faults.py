@@ -28,6 +28,8 @@ DECISIONS: dict[type[errors.TierwiseError], Decision] = {
     errors.NoAnswer: "fallback",
     errors.PagesUnavailable: "fallback",
     errors.PromptCut: "fallback",
+    errors.FunctionBusy: "retry",
+    errors.FunctionFailed: "fallback",
     errors.UnreadableReply: "fallback",
     errors.AuthenticationFailed: "stop",
     errors.OutOfCredit: "stop",
@@ -72,6 +74,8 @@ BATCH_DECISIONS: dict[type[errors.TierwiseError], BatchDecision] = {
     errors.BadRequest: "online",
     errors.PagesUnavailable: "online",
     errors.PromptCut: "online",
+    errors.FunctionBusy: "online",
+    errors.FunctionFailed: "online",
     errors.UnreadableReply: "online",
     errors.AuthenticationFailed: "stop",
     errors.OutOfCredit: "stop",
@@ -114,6 +118,8 @@ CAUSES: dict[type[errors.TierwiseError], Cause] = {
     errors.ModelGone: "setup",
     errors.ModelUnavailable: "setup",
     errors.WeightsError: "setup",
+    errors.FunctionBusy: "outage",
+    errors.FunctionFailed: "function",
     errors.UnreadableReply: "provider_fault",
     errors.BatchError: "outage",
     errors.BatchRefused: "setup",
@@ -132,7 +138,13 @@ CAUSES: dict[type[errors.TierwiseError], Cause] = {
 }
 # Of several models' faults, the first of these is the document's: what passes by itself, what a
 # person can put right, and what no further try helps.
-_BY_HOPE: tuple[Cause, ...] = ("outage", "setup", "provider_fault", "refused")
+_BY_HOPE: tuple[Cause, ...] = (
+    "outage",
+    "setup",
+    "function",
+    "provider_fault",
+    "refused",
+)
 
 # Faults after which no provider charges, where the error does not say so itself; after any other
 # the cost of the call is unknown.

@@ -12,6 +12,7 @@ from typing import Any
 
 from tierwise.cascade.job import Job, Work
 from tierwise.cascade.outages import OutagePatience
+from tierwise.policy.own_model import own_route
 from tierwise.policy.router import Policy, route
 from tierwise.policy.rules import Features, features
 from tierwise.records import Cause, Document, Outcome, Route, Status
@@ -84,6 +85,9 @@ def features_of(
 def route_for(work: Work, policy: Policy, budget_left: Decimal | None) -> Route:
     """Return the document's route; that of a measurement has the measured models."""
     job = work.job
+    if job.step.own is not None:
+        # The run's policy has its entry.
+        return own_route(job.step, job.run.policy, work.features)
     if job.models:
         return Route(
             step=job.step.name,

@@ -58,7 +58,7 @@ class Shadows:
         `stopped` are models that are out of order. Raises nothing for a model's faults.
         """
         share = work.run.policy.rules.shadow.share
-        if outcome.status != "accepted":
+        if outcome.status != "accepted" or work.step.own is not None:
             return
         if not drawn(share, work.run.id, work.document.hash, work.step.name):
             return

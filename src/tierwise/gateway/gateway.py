@@ -99,6 +99,10 @@ class Gateway:
         provider charges; later calls of the model use the other name. Raises CallError and
         ModelUnavailable.
         """
+        if call.own is not None:
+            from tierwise.gateway.own_lane import call_function
+
+            return await call_function(call, call.own)
         model = self._catalog.model(call.model)
         if model.learned:
             return await self._learned.complete(call, model)

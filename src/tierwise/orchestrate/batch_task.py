@@ -117,7 +117,7 @@ def task_run_name(task: str) -> Callable[[dict[str, Any]], str]:
     return name
 
 
-def _own(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def own_parameters(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments without those for Prefect."""
     return {name: value for name, value in kwargs.items() if name not in _FOR_PREFECT}
 
@@ -135,7 +135,7 @@ def call_now(
     function: Callable[..., T], *arguments: Any, **named: Any
 ) -> PrefectFuture[T]:
     """Call a task's function as `submit` would, and return its result as a settled future."""
-    parameters = get_call_parameters(function, arguments, _own(named))
+    parameters = get_call_parameters(function, arguments, own_parameters(named))
     return _settled_call(function, parameters)
 
 
@@ -143,7 +143,9 @@ def map_now(
     function: Callable[..., T], *arguments: Any, **named: Any
 ) -> PrefectFutureList[T]:
     """Call a task's function as `map` would, one call after the other."""
-    given = get_call_parameters(function, arguments, _own(named), apply_defaults=False)
+    given = get_call_parameters(
+        function, arguments, own_parameters(named), apply_defaults=False
+    )
     lists = {name: _settled(value) for name, value in given.items()}
     calls = expand_mapping_parameters(function, lists)
     futures = [_settled_call(function, call) for call in calls]

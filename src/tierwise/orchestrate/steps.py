@@ -16,6 +16,7 @@ from tierwise.errors import Misuse
 from tierwise.orchestrate.batch_task import (
     Batches,
     BatchTask,
+    own_parameters,
     task_run_name,
 )
 from tierwise.orchestrate.parameters import say_what_was_meant
@@ -55,6 +56,8 @@ class StepTask(BatchTask, Generic[T]):
         Lists and mappings need no `unmapped`. A future as a parameter is resolved. `wait_for` is
         Prefect's. Raises Misuse for a single batch.
         """
+        if self.spec.own is not None:
+            self.spec.own.check_parameters(self.name, own_parameters(parameters))
         # left out where it is not given, as the plan of a call shows what was given
         if only is not None:
             parameters["only"] = only
@@ -122,6 +125,11 @@ def step(
         stakes=stakes,
         correct=correct,
     )
+    return task_of(spec, returns)
+
+
+def task_of(spec: Step, output_model: type[T]) -> StepTask[T]:
+    """Return the Prefect task that runs a step over a batch."""
 
     def run_step(
         batch: Batch,
@@ -135,9 +143,9 @@ def step(
 
     task: StepTask[T] = StepTask(
         run_step,
-        name=name,
-        description=returns.__doc__,
-        task_run_name=task_run_name(name),  # type: ignore[arg-type] # Prefect asks for a class method of its own
+        name=spec.name,
+        description=output_model.__doc__,
+        task_run_name=task_run_name(spec.name),  # type: ignore[arg-type] # Prefect asks for a class method of its own
         # the ledger is the memory: it outlives runs and knows what was paid
         cache_policy=NO_CACHE,
         persist_result=False,  # document text stays out of Prefect's storage
@@ -154,6 +162,8 @@ def _run(
 ) -> Batch:
     """Run a step over a batch in the current run, and show its progress."""
     run = current_run()
+    if spec.own is not None:
+        spec.own.check_parameters(spec.name, parameters)
     done = run.engine.run_batch(run.context, spec, batch, parameters, only=only)
     _log_batch(spec.name, done)
     tag_task_run(spec.name, done)

@@ -22,7 +22,7 @@ _REASK_TOKENS = 200  # of a re-ask with the words of the failed checks, at most
 _SMALLEST_PART = 200  # tokens; see `cascade/answers.py`
 
 
-Source = Literal["ledger", "certificate", "half_of_limit"]
+Source = Literal["ledger", "certificate", "half_of_limit", "price"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +117,29 @@ def expect(
         latency_s=certificate.latency_p50_s if certificate else None,
         source=source,
         basis=basis + _passed(passes),
+    )
+
+
+def expect_own(past: Past | None) -> Expectation:
+    """Return the expectation of a step without a model, whose calls cost the same."""
+    passes = None
+    basis = "the step's own price"
+    latency_s = None
+    if past is not None:
+        latency_s = past.latency_s
+        if past.documents >= ENOUGH:
+            passes = past.pass_rate
+        basis = f"{plural(past.calls, 'earlier call')}{_passed(passes)}"
+    return Expectation(
+        completion_tokens=0,
+        cached_share=0.0,
+        written_share=0.0,
+        repairs=0.0,
+        reasks=0.0,
+        passes=passes,
+        latency_s=latency_s,
+        source="price",
+        basis=basis,
     )
 
 

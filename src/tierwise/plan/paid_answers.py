@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from tierwise.cascade import Cascade
+from tierwise.errors import TierwiseError
 from tierwise.ledger import Ledger, Paid
 from tierwise.records import Attempt, Call, Reply
 
 
-class UnpaidCall(Exception):
+class UnpaidCall(TierwiseError):
     """A call that was not paid yet was about to be made."""
 
     def __init__(self, model: str) -> None:

@@ -44,7 +44,13 @@ from tierwise.plan.assumed_outcomes import (
     placeholder_value,
 )
 from tierwise.plan.dry_run_engine import DryRunEngine
-from tierwise.plan.expected_cost import Expectation, expect, highest_cost, prompts_of
+from tierwise.plan.expected_cost import (
+    Expectation,
+    expect,
+    expect_own,
+    highest_cost,
+    prompts_of,
+)
 from tierwise.plan.missing_certificates import missing_certificate
 from tierwise.plan.paid_answers import UnpaidCall, paid_cascade
 from tierwise.plan.plan import Plan
@@ -278,6 +284,8 @@ class Planner(DryRunEngine):
 
     def _outcome(self, job: Job, document: Document) -> Outcome:
         """Route the document; return its paid outcome, or the one that is assumed."""
+        if job.step.own is not None:
+            return self._outcome_without_model(job, document)
         messages = job.prompt.render(document, {"part": None, **job.parameters})
         features = self._features(job, document, messages)
         work = Work(
@@ -301,6 +309,79 @@ class Planner(DryRunEngine):
             reason = review_reason(chosen)
             return outcome_of(work, chosen, "deferred", reason=reason, cause="review")
         return outcome
+
+    def _outcome_without_model(self, job: Job, document: Document) -> Outcome:
+        """Return the outcome of a step without a model: its recorded result, or an assumed one.
+
+        A plan calls no function, as it may do more than return a value.
+        """
+        tokens = self._count_tokens(document.text)
+        work = Work(
+            job=job,
+            document=document,
+            parameters=job.parameters,
+            features=features_of(job, document, tokens=tokens, prompt_tokens=tokens),
+        )
+        chosen = route_for(work, self.policy, job.run.budget.left)
+        if not chosen.models:
+            reason = no_attempt_reason(chosen)
+            return outcome_of(
+                work, chosen, "deferred", reason=reason, cause=unroutable_cause(chosen)
+            )
+        name = chosen.models[0]
+        model = job.run.policy.catalog.model(name)
+        self.totals.add_route(chosen, model.tier, tokens)
+        expectation = expect_own(
+            self._history.get((job.step.name, job.prompt.label, name))
+        )
+        reach = chance(document)
+        if not assumed_steps(document) and not self.fresh:
+            outcome = self._recorded_outcome(work)
+            if outcome is not None:
+                self.totals.add_reused(job.step.name, model, expectation, reach, 1)
+                return replace(outcome, route=chosen)
+        budget = job.run.budget
+        assert isinstance(budget, Budget)  # noqa: S101 - see `start_run`
+        cost = model.most_cost(0, 0) or ZERO
+        try:
+            reserved = budget.reserve(cost, unpriced_allowed=False)
+        except BudgetExceeded as error:
+            return outcome_of(
+                work, chosen, "deferred", reason=f"budget: {error}", cause="budget"
+            )
+        self.totals.add_call(
+            job.step.name,
+            model,
+            expectation,
+            document_id=document.id,
+            prompts=(0,),
+            reach=reach,
+            cost=cost,
+            most=cost,
+            most_calls=1,
+        )
+        budget.settle(reserved, cost * Decimal(str(reach)))
+        passes = expectation.passes
+        self.totals.expected_deferred += 0.0 if passes is None else reach * (1 - passes)
+        return AssumedOutcome(
+            step=job.step.name,
+            status="accepted",
+            value=placeholder_value(job.step.schema(job.parameters), 0),
+            model=name,
+            sensitivity=work.features.sensitivity,
+            route=chosen,
+            chance=1.0 if passes is None else passes,
+        )
+
+    def _recorded_outcome(self, work: Work) -> Outcome | None:
+        """Return the outcome that the results on record give; None where there is none."""
+        run = replace(work.run, budget=copy.copy(work.run.budget))
+        job = replace(work.job, run=run, only=None)
+        try:
+            done = self._runner.run(self._paid_cascade.run(job, work.document))
+        except UnpaidCall:
+            return None
+        return done.outcomes[work.step.name]
 
     def _features(
         self, job: Job, document: Document, messages: tuple[Message, ...]

@@ -93,6 +93,14 @@ REMEDIES: Mapping[Cause, Remedy] = {
         "`routing_rules/rules.yaml` and `tierwise retry RUN`, or decide yourself with "
         "`tierwise review RUN`.",
     ),
+    "function": Remedy(
+        "A function of the project failed",
+        _EXPLAIN,
+        "which exception, and where",
+        "The reason names the exception and its place, without its words, which may quote a "
+        "document. Mend the function, then `tierwise retry RUN`; or decide yourself with "
+        "`tierwise review RUN`.",
+    ),
     "provider_fault": Remedy(
         "Every call failed",
         _EXPLAIN,

@@ -253,6 +253,21 @@ class Prompt:
         return describe_exception(error)
 
 
+class NoPrompt(Prompt):
+    """The head of a step without a model, whose attempts have no prompt."""
+
+    @property
+    def label(self) -> str:
+        """The step's name: there is no version to count."""
+        return self.name
+
+
+def prompt_without_model(step: str) -> Prompt:
+    """Return what stands for the prompt of a step without a model."""
+    head = FrontMatter(step=step, version=1, max_output_tokens=1)
+    return NoPrompt(step, Path(), head, "", Template(""))
+
+
 class Prompts:
     """All prompts of a project, by name."""
 

@@ -15,6 +15,7 @@ from tierwise.errors import Misuse, UnknownName, describe_exception
 from tierwise.records import Verdict, canonical_hash
 from tierwise.steps.checks import Check
 from tierwise.steps.code import code_hash
+from tierwise.steps.own_work import FunctionWork
 from tierwise.text.half_characters import without_escaped_halves
 from tierwise.text.json_objects import find_objects, repeated_key
 from tierwise.text.thoughts import without_thoughts
@@ -56,6 +57,7 @@ class Step:
       parts. Each part is routed, checked and paid like a document, and `gathers` merges the outputs.
     - A step that is `by_field` is judged field by field: fields that pass are kept, and the next
       model is asked for the others alone. It answers in one call, so it neither splits nor gathers.
+    - A step with `own` has no model and no prompt: the project does its work itself.
     - A step that `sees_pages` shows the document's pages to models with `vision` in the catalog, in
       addition to its text. Others get the text alone; so do parts of a document.
 
@@ -74,6 +76,7 @@ class Step:
     sees_pages: bool = False
     # whether the output's fields are judged, kept and sent on one by one
     by_field: bool = False
+    own: FunctionWork | None = None
     stakes: Stakes = "normal"
     correct: Correct | None = None  # compares an output with a golden example
 
@@ -140,6 +143,8 @@ class Step:
         # Other steps keep the hash that they had before there were such steps.
         if self.sees_pages:
             parts.append("sees pages")
+        if self.own is not None:
+            parts.append([self.own.kind, self.own.code])
         if self.by_field:
             parts.append("by field")
         return canonical_hash(parts)

@@ -1,0 +1,105 @@
+"""Steps without a model: the project's own function does the work of a step.
+
+Such a step is routed, claimed, paid, checked and recorded like any other. Its call hash covers the
+code of the function and everything that the function is given.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Any
+
+from tierwise.errors import Misuse
+from tierwise.records import Document, canonical_hash
+from tierwise.steps.code import code_hash
+
+# The rule that outcomes of such a step have on record in place of a route of the rules.
+FUNCTION = "function"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionWork:
+    """A function of the project, `(document, **parameters) -> output`, sync or async.
+
+    - An exception of a class in `retry_on`, and TryAgain, pass by themselves: the call is made
+      again, `retries` times. Any other one defers the document.
+    - `reuse` is False for a function whose result may differ: it is reused in the same run alone.
+    """
+
+    function: Callable[..., Any]
+    price_usd: Decimal = Decimal(0)
+    retries: int = 2
+    retry_on: tuple[type[Exception], ...] = ()
+    timeout_s: float = 120.0
+    concurrency: int = 8
+    requests_per_minute: int | None = None
+    reuse: bool = True
+
+    @property
+    def kind(self) -> str:
+        """The rule on record."""
+        return FUNCTION
+
+    @cached_property
+    def code(self) -> str:
+        """The hash of the function's code, and of the project's code that it refers to."""
+        return code_hash(self.function)
+
+    @property
+    def is_async(self) -> bool:
+        """Return True for a function whose result is awaited."""
+        return inspect.iscoroutinefunction(self.function)
+
+    def check_parameters(self, step: str, parameters: Mapping[str, Any]) -> None:
+        """Raise Misuse for parameters that the function does not take, and for missing ones."""
+        try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError):
+            return  # of a function that is not written in Python
+        try:
+            signature.bind(None, **parameters)
+        except TypeError as error:
+            raise Misuse(
+                f"{step}: the function cannot be called with these parameters: {error}"
+            ) from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionCall:
+    """One call of a function, with what it is given."""
+
+    work: FunctionWork
+    document: Document
+    parameters: Mapping[str, Any]
+
+
+def function_input(
+    document: Document, parameters: Mapping[str, Any], run_id: str | None
+) -> str:
+    """Return the hash of everything that a function can read.
+
+    With `run_id`, a result is reused in this run alone.
+    """
+    outcomes = {
+        step: [outcome.status, outcome.value]
+        for step, outcome in document.outcomes.items()
+    }
+    file = document.page_file
+    parts = {
+        "id": document.id,
+        "source": document.source,
+        "text": document.hash,
+        "language": document.language,
+        "metadata": dict(document.metadata),
+        "sensitivity": document.sensitivity,
+        "outcomes": outcomes,
+        "pages": None if file is None else file.sha256,
+        "members": [repr(member) for member in getattr(document, "members", ())],
+        "parameters": dict(parameters),
+        "run": run_id,
+    }
+    return canonical_hash(parts)
