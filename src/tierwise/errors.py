@@ -6,6 +6,7 @@ TierwiseError
 │   │   └── UndefinedVariable   a prompt uses a variable that is not there
 │   ├── UnknownName             no model, step, flow or run of that name
 │   └── DecidedMeanwhile        another person decided about the item after it was read
+├── TryAgain                    raised by a project's function: call it again later
 ├── DocumentError               a document cannot be read; it becomes a deferred one
 │   └── ConversionStopped       its converter was ended from outside: that may pass
 ├── ModelUnavailable            a model cannot be used here; says what to set
@@ -34,6 +35,8 @@ TierwiseError
     ├── BadReply                a 200 whose body is not a usable answer
     │   └── NoAnswer            the model's reply has no answer where one belongs
     ├── PagesUnavailable        the pages cannot be shown to a model that sees
+    ├── FunctionFailed          a project's function raised, or gave no output in time
+    ├── FunctionBusy            a project's function raised what passes by itself
     ├── PromptCut               the server counted far fewer tokens than were sent
     ├── UnreadableReply         reading a reply failed: a fault in tierwise
     └── BatchError              a provider's batch, or an item of it, failed

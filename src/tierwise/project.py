@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import re
 import sys
 import tomllib
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
 CATALOG = Path("routing_rules/catalog.yaml")
 RULES = Path("routing_rules/rules.yaml")
 CERTIFICATES = Path("routing_rules/certificates.yaml")
+_MAKERS = {"function_step", "http_step"}  # of steps without a model
 _LONGEST_TEXT = 300  # characters of a foreign error's own words
 
 
@@ -287,8 +290,9 @@ class Project:
 
     @cached_property
     def rules(self) -> Rules:
-        """routing_rules/rules.yaml, its names checked against the catalog and the prompts."""
+        """routing_rules/rules.yaml, its names checked against the catalog, prompts and steps."""
         steps = {prompt.head.step for prompt in self.prompts}
+        steps |= steps_without_model(self.root)
         return load_rules(self.root / RULES, self.catalog, steps)
 
     def refuse_unknown_checks(self) -> None:
@@ -484,6 +488,35 @@ class Project:
         except (Exception, SystemExit) as error:  # a module may raise anything
             path = self.root / f"{module.replace('.', '/')}.py"
             raise import_fault(error, path, self.root) from error
+
+
+def steps_without_model(root: Path) -> set[str]:
+    """Return the steps that tasks/ and flows/ make by `function_step("NAME", …)`, not run.
+
+    They have no prompt that names them. A file that is no Python is reported elsewhere.
+    """
+    names: set[str] = set()
+    for folder in ("tasks", "flows"):
+        for path in sorted((root / folder).glob("*.py")):
+            with suppress(OSError, ValueError, SyntaxError):
+                tree = ast.parse(path.read_text(encoding="utf-8-sig"))
+                names.update(_own_steps_in(tree))
+    return names
+
+
+def _own_steps_in(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that calls of `function_step` give as a constant."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        function = node.func
+        called = function.attr if isinstance(function, ast.Attribute) else ""
+        if isinstance(function, ast.Name):
+            called = function.id
+        name = node.args[0]
+        is_constant = isinstance(name, ast.Constant) and isinstance(name.value, str)
+        if called in _MAKERS and is_constant:
+            yield name.value  # type: ignore[attr-defined]
 
 
 def import_fault(error: BaseException, path: Path, root: Path) -> ConfigError:

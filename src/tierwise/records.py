@@ -82,6 +82,17 @@ RejectionKind = Literal[
 # The step of the outcomes of groups, and of documents that are in none.
 GROUP_BY = "group_by"
 
+# What does the work of a step without a model, as routes on record name it in place of a rule.
+# `function:policy` stands for the model of the step `policy` then.
+OwnKind = Literal["function", "http"]
+OWN_KINDS: tuple[OwnKind, ...] = get_args(OwnKind)
+
+
+def is_own(model: str) -> bool:
+    """Return True for what stands for the model of a step that has none."""
+    kind, colon, _ = model.partition(":")
+    return bool(colon) and kind in OWN_KINDS
+
 
 def rank(sensitivity: Sensitivity) -> int:
     """Return the position in public < internal < confidential < restricted."""

@@ -257,7 +257,10 @@ def _raised(result: _Turn | BaseException) -> _Turn:
 def _parse(work: Work, model: Model, reply: Reply) -> Parsed | Verdict:
     """Return the output in a reply, or the failed verdict `schema` with the reason."""
     if work.step.own is not None:
-        return work.step.output_in(reply.text)
+        output = work.step.output_in(reply.text)
+        if isinstance(output, Verdict):
+            return output
+        return Parsed(output, reply.text)
     if reply.finish_reason == "length":
         return Verdict("schema", False, _cut_off(work, model, reply))
     parsed = work.step.parsed(reply.text)

@@ -76,6 +76,7 @@ def calibrate(
     project = find_project()
     _check_model(project, model)
     spec = project.load_step(step)
+    spec.require_model("calibrate")
     texts = _documents(project, model, spec, documents, sensitivity)
     # Rising, since measuring stops where more concurrency brings nothing.
     levels = [level for level in LEVELS if level <= most]

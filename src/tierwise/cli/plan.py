@@ -14,6 +14,7 @@ from tierwise.cli.confirming import confirm_spending
 from tierwise.cli.options import AsJson, Fresh, Transport, Within, Yes
 from tierwise.cli.output import console, print_json, print_table
 from tierwise.errors import Misuse
+from tierwise.records import is_own
 from tierwise.text.variables import is_on
 
 if TYPE_CHECKING:
@@ -100,6 +101,9 @@ def _hosts(project: Project, plan: Plan) -> dict[str, str]:
     names = [row.model for row in plan.routes] + [row.model for row in plan.rows]
     hosts = {}
     for name in dict.fromkeys(names):
+        if is_own(name):
+            hosts[name] = "this process"
+            continue
         model = project.catalog.model(name)
         hosts[name] = project.catalog.host(model, environment)
     return hosts

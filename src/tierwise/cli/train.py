@@ -151,6 +151,7 @@ def form_of_step(project: Project, step: str) -> Form:
 
     path = project.root / "golden" / f"{step}.yaml"
     spec = project.load_step(step)
+    spec.require_model("train")
     parameters = load_settings(path).parameters
     # The labels may come from a parameter of the step, and a classifier needs them in advance.
     missing = [name for name in spec.choices.values() if name not in parameters]

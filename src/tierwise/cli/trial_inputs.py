@@ -68,6 +68,7 @@ def find_parameters(
     step, measured = step_of(project, name)
     if step is None:
         step = project.load_step(name)  # raises
+    step.require_model("try: run its flow")
     # The golden set wins over flows: a prompt is tried as it is measured.
     settings_path = Path("golden") / f"{step.name}.yaml"
     if flow is None and (project.root / settings_path).exists():

@@ -20,7 +20,7 @@ from tierwise.policy.floors import AtMostWorse, FloorSetting
 from tierwise.policy.router import Policy, route
 from tierwise.policy.rules import Features, Rules
 from tierwise.project import Project
-from tierwise.records import Route, Usage
+from tierwise.records import OWN_KINDS, Route, Usage
 
 # `Features` takes these two from other places than the record of a decision.
 _FEATURES = {part.name for part in fields(Features)} - {"step", "outcomes"}
@@ -142,7 +142,9 @@ def past(ledger: Ledger, runs: Iterable[RunRow]) -> Past:
             asked = (row.document_id, outcome.step) in attempted
             own = asked or _may_be_unasked(row)
             # A measurement calls a model by name, and records the rule "none".
-            if chosen and chosen.rule != "none" and own:
+            # Neither is one of a step without a model decided by rules.
+            by_rules = chosen is not None and chosen.rule not in ("none", *OWN_KINDS)
+            if chosen and by_rules and own:
                 unavailable |= _unavailable(chosen)
                 if chosen.features:
                     key = (row.document_id, outcome.step, outcome.model or "")

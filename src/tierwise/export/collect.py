@@ -100,6 +100,7 @@ def collect(
     spec, parameters = step_of(project, step)
     if spec is None:
         spec = project.load_step(step)  # raises
+    spec.require_model("train on")
     records = read_answers(ledger, project, spec.name)
     question = spec.question(parameters)
     judgements = Judgements(ledger, spec.name, question, records.answers)

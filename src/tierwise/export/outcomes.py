@@ -121,6 +121,7 @@ def collect_outcomes(
     step, _ = step_of(project, step_name)
     if step is None:
         step = project.load_step(step_name)  # raises
+    step.require_model("compare")
     for name in models:
         if name not in project.catalog.models:
             raise UnknownName("model", name, project.catalog.models)

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from tierwise.errors import ConfigError, UnknownName
+from tierwise.errors import ConfigError, Misuse, UnknownName
 from tierwise.lint.call_parameters import (
     TASK_PARAMETERS,
     SpreadArgument,
@@ -68,6 +68,12 @@ def call_findings(
             continue
         prompt = prompts.get(step.prompt)
         if not call.complete:  # `**parameters` may bring anything
+            continue
+        if step.own is not None:
+            try:
+                step.own.check_parameters(step.name, call.parameters)
+            except Misuse as error:
+                yield Finding("error", "call", flow_file, call.line, str(error))
             continue
         for level, message in _parameter_faults(step, call, prompt):
             yield Finding(level, "call", flow_file, call.line, message)

@@ -34,7 +34,7 @@ class StepInfo:
 
     name: str
     path: Path
-    prompt: str
+    prompt: str | None  # None for a step without a model
     choices: Mapping[str, str]  # closed field -> the parameter that receives its values
     fields: tuple[str, ...]
     by_field: bool
@@ -168,7 +168,7 @@ def prompt_findings(
     not_imported = {finding.path.stem for finding in code.findings}
     names = {prompt.name for prompt in prompts} | set(broken)
     for step in steps:
-        if step.prompt not in names:
+        if step.prompt is not None and step.prompt not in names:
             unknown = unknown_name("prompt", step.prompt, names)
             missing = f"prompts/{step.prompt}{SUFFIX} is missing"
             message = f"the step {step.name}: {unknown} ({missing})"

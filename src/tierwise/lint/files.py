@@ -12,7 +12,13 @@ from tierwise.errors import ConfigError
 from tierwise.policy.catalog import Catalog, catalog_faults, embedders_written_in
 from tierwise.policy.certificates import Certificates, load_certificates
 from tierwise.policy.rules import Rules, rules_faults
-from tierwise.project import CATALOG, CERTIFICATES, RULES, Project
+from tierwise.project import (
+    CATALOG,
+    CERTIFICATES,
+    RULES,
+    Project,
+    steps_without_model,
+)
 from tierwise.steps.prompts import SUFFIX, Prompts, read_prompts
 from tierwise.text.yaml import YamlData, read_yaml
 
@@ -40,10 +46,13 @@ class ProjectFiles:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The steps that prompts are for; a broken prompt counts for the step of its name."""
+        """The steps that prompts are for, and those without a model.
+
+        A broken prompt counts for the step of its name.
+        """
         declared = {prompt.head.step for prompt in self.prompts}
         broken = set(self.broken_prompts)
-        return tuple(sorted(declared | broken))
+        return tuple(sorted(declared | broken | steps_without_model(self.root)))
 
 
 def read_files(project: Project) -> ProjectFiles:

@@ -72,12 +72,15 @@ class _Description:
         for step in _steps_in(module):
             # an error here is the golden set's: the step is described all the same
             settings_file = _settings_file(self._project, step)
-            current = self._attempt(
-                settings_file, _current_evidence, self._project, step
-            )
+            current = None
+            if step.own is None:
+                current = self._attempt(
+                    settings_file, _current_evidence, self._project, step
+                )
             self._steps.append(step)
             self._described_steps.append(_describe_step(step, path, current))
-            self._findings += _golden_row_findings(self._project, step)
+            if step.own is None:
+                self._findings += _golden_row_findings(self._project, step)
             self._checks.update(check.name for check in step.checks)
 
     def add_flow(self, path: Path) -> None:
@@ -171,7 +174,7 @@ def _describe_step(step: Step, path: Path, current: Current | None) -> dict[str,
     return {
         "name": step.name,
         "path": str(path),
-        "prompt": step.prompt,
+        "prompt": None if step.own else step.prompt,
         "choices": dict(step.choices),
         "fields": list(step.returns.model_fields),
         "by_field": step.by_field,

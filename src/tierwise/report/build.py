@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tierwise.ledger.rows import RunRow, SummaryRow
 from tierwise.ledger.views.summary import ErrorRow, EstimateRow
+from tierwise.records import is_own
 from tierwise.report.attention import Attention, attention_items
 from tierwise.report.figures import (
     CertificateState,
@@ -199,6 +200,10 @@ def _read_savings(
     # the prompt length from which the best model has another price
     long_from = best.price.above.prompt_tokens if best.price.above else None
     needed = ledger.summaries.needed_rows(run_ids, best.name, long_from)
+    # No model could do the work of a step without one.
+    rows = ledger.summaries.of_runs(run_ids)
+    without_model = {row.step for row in rows if is_own(row.model)}
+    needed = [row for row in needed if row.step not in without_model]
     # only calls without token counts need an estimate
     estimates: list[EstimateRow] = []
     if any(row.uncounted for row in needed):

@@ -14,11 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from tierwise.errors import Misuse
-from tierwise.records import Document, canonical_hash
+from tierwise.records import Document, OwnKind, canonical_hash
 from tierwise.steps.code import code_hash
-
-# The rule that outcomes of such a step have on record in place of a route of the rules.
-FUNCTION = "function"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +37,9 @@ class FunctionWork:
     reuse: bool = True
 
     @property
-    def kind(self) -> str:
-        """The rule on record."""
-        return FUNCTION
+    def kind(self) -> OwnKind:
+        """What does the work."""
+        return "function"
 
     @cached_property
     def code(self) -> str:

@@ -107,6 +107,13 @@ class Step:
             if name not in fields:
                 raise UnknownName(f"field of {self.returns.__name__}", name, fields)
 
+    def require_model(self, purpose: str) -> None:
+        """Raise Misuse for a step without a model; `purpose` says what it would be needed for."""
+        if self.own is not None:
+            raise Misuse(
+                f"the step {self.name} has no model ({self.own.kind}); there is nothing to {purpose}"
+            )
+
     @cached_property
     def base_schema(self) -> dict[str, Any]:
         """Return the strict JSON schema of the output: every field is required, others are refused."""

@@ -112,6 +112,7 @@ def measured_step(
         settings_path = folder / f"{step}.yaml"
     settings = load_settings(settings_path)
     spec = project.load_step(step)
+    spec.require_model("certify")
     if settings.returns:
         spec = replace(spec, returns=_output_model(settings.returns, settings_path))
     if settings.rubric:
