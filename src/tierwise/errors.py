@@ -18,6 +18,7 @@ TierwiseError
 ├── CallWaiting                 a call waits in a provider's batch, and its run does not
 ├── CallInBatch                 a call that was to be made is in a provider's batch already
 ├── StepReached                 a flow that is only followed up to a step has reached it
+├── UnpaidCall                  a plan came to a call whose answer is not on record
 ├── GuardViolation              a call was about to break a guard; nothing was sent
 └── CallError                   a call to a provider failed (what to do: `cascade/faults.py`)
     ├── RateLimited             429, with the seconds to wait when the server says
