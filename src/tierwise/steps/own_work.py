@@ -95,7 +95,9 @@ def function_input(
         "sensitivity": document.sensitivity,
         "outcomes": outcomes,
         "pages": None if file is None else file.sha256,
-        "members": [repr(member) for member in getattr(document, "members", ())],
+        "members": [
+            [member.id, member.hash, member.sensitivity] for member in document.members
+        ],
         "parameters": dict(parameters),
         "run": run_id,
     }
