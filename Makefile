@@ -72,8 +72,8 @@ oncall-test: .venv/ready  ## Outages, signals and kills on a real server and wor
 oncall-week: .venv/ready  ## A week of a watched folder in 20 minutes, with outages and a reboot
 	$(BIN)/python -m tests.oncall --week $(if $(SEED),--seed $(SEED))
 
-desk-test: .venv/ready  ## Two reviewers and a run at once, 1,000 decisions, processes killed at random, on both databases
-	TIERWISE_DESK_DECISIONS=1000 $(BIN)/pytest -n 0 tests/test_desk_kills.py
+desk-test: .venv/ready  ## Two reviewers, the web server and a run at once, 1,000 decisions, processes killed at random, on both databases
+	TIERWISE_DESK_DECISIONS=1000 $(BIN)/pytest -n 0 -s tests/test_desk_kills.py tests/test_desk_server_kills.py
 
 wheel: .venv/ready  ## Build the wheel into dist/: the engine and the starter project
 	$(BIN)/python -m build --wheel --no-isolation
