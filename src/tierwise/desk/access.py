@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, HTTPException, Request
 
-from tierwise.desk.people import FOLDER, People
+from tierwise.desk.ended_sessions import EndedSessions
+from tierwise.desk.people import FOLDER, People, is_name
 from tierwise.policy.desk_settings import ProxySettings, Role, Sees, role_rank
 from tierwise.records import Sensitivity
 from tierwise.text.files import write_atomically
@@ -54,6 +55,7 @@ class Access:
     hosts: frozenset[str]
     cookie: str
     people: People
+    ended: EndedSessions
     link_user: str | None = None
     proxy: ProxySettings | None = None
     sees: Sees = field(default_factory=Sees)
@@ -72,7 +74,7 @@ class Access:
 
     def person_of(self, request: Request) -> Person | None:
         """Return the person behind a request; None for a stranger."""
-        if request.url.path == "/metrics":
+        if request.scope["path"] == "/metrics":
             scraper = self._scraper(request.headers.get("authorization", ""))
             if scraper is not None:
                 return scraper
@@ -98,6 +100,12 @@ class Access:
         text = json.dumps(data, separators=(",", ":"))
         payload = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
         return f"{payload}.{self._signature(f'session {payload}')}"
+
+    def end_session(self, person: Person) -> None:
+        """End a person's session for good: copies of its cookie count no more."""
+        if person.session:
+            now = self.clock()
+            self.ended.add(person.session, now, now + SESSION_S)
 
     def csrf_token(self, person: Person) -> str:
         """Return the token that each form of a person must send back."""
@@ -135,12 +143,14 @@ class Access:
             return None
         names = request.headers.getlist(proxy.header)
         # Two values: one of them may be the browser's own.
-        if len(names) != 1 or not names[0].strip():
+        if len(names) != 1:
             return None
-        name = names[0].strip()
+        name = _as_utf8(names[0]).strip()
+        if not is_name(name):
+            return None
         account = self.people.accounts().get(name)
         role = proxy.role if account is None else account.role
-        if role is None or not name.isprintable():
+        if role is None:
             return None
         return Person(name, role, "proxy")
 
@@ -150,7 +160,7 @@ class Access:
             return None
         padding = "=" * (-len(payload) % 4)
         data = json.loads(base64.urlsafe_b64decode(payload + padding))
-        if data["until"] < self.clock():
+        if data["until"] < self.clock() or self.ended.has(data["id"]):
             return None
         name = data["name"]
         if data["by"] == "link":
@@ -228,6 +238,14 @@ def require(role: Role) -> Any:
 Viewer = Annotated[Person, require("viewer")]
 Reviewer = Annotated[Person, require("reviewer")]
 Admin = Annotated[Person, require("admin")]
+
+
+def _as_utf8(header: str) -> str:
+    """Return a header's value as UTF-8, as proxies send names; others stay as they came."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        return header
 
 
 def _is_same(one: str, other: str) -> bool:

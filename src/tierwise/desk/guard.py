@@ -22,6 +22,7 @@ CSRF_FIELD = "csrf"
 CSRF_HEADER = "x-csrf-token"
 _FORM = "application/x-www-form-urlencoded"
 _LARGEST_BODY = 2 * 1024 * 1024
+_LARGEST_SIGN_IN = 16 * 1024  # of strangers
 _MOST_FIELDS = 5000
 _METHODS = frozenset({"GET", "HEAD", "POST"})
 SIGN_IN = "/sign-in"
@@ -105,7 +106,8 @@ class Guard:
             raise _Refused(
                 405, "pages are read and forms are sent; there is nothing else"
             )
-        path = request.url.path
+        # What routes are found by. The address of a request is cut at a `?` that was encoded.
+        path = request.scope["path"]
         person = self._access.person_of(request)
         request.state.person = person
         is_open = path in _OPEN or path.startswith(_STATIC)
@@ -114,7 +116,8 @@ class Guard:
         if request.method != "POST":
             return None
         _refuse_other_origin(request)
-        body = await _body(request)
+        largest = _LARGEST_SIGN_IN if path == SIGN_IN else _LARGEST_BODY
+        body = await _body(request, largest)
         form = _form(request, body)
         request.state.form = form
         if path == SIGN_IN:
@@ -154,11 +157,11 @@ def _refuse_other_origin(request: Request) -> None:
         raise _Refused(403, "the form is from another site")
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, largest: int) -> bytes:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > _LARGEST_BODY:
+        if len(body) > largest:
             raise _Refused(413, "the form is too large")
     return body
 

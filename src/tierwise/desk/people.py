@@ -113,10 +113,15 @@ class People:
         write_atomically(self.path, text, private=True)
 
 
+def is_name(name: str) -> bool:
+    """Return True for a name that can be told apart on a page and on record."""
+    is_plain = name.isprintable() and name == name.strip()
+    return bool(name) and is_plain and len(name) <= _LONGEST_NAME
+
+
 def refuse_name(name: str) -> None:
     """Raise Misuse for a name that cannot be told apart on a page or on record."""
-    is_plain = name.isprintable() and name == name.strip()
-    if not name or not is_plain or len(name) > _LONGEST_NAME:
+    if not is_name(name):
         raise Misuse(
             f"a person's name has 1 to {_LONGEST_NAME} printable characters, "
             "without spaces around it"

@@ -28,6 +28,7 @@ ORDERS: Mapping[Order, str] = {
 }
 _PARTS = ("step", "cause", "flow", "tag", "older")
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_LONGEST_AGE = 6  # digits
 _FRESH_S = 5.0  # what runs defer meanwhile is shown after that time
 _DUTY = 20.0  # a read that takes a second is made every 20 s
 _MOST_GONE = 5000
@@ -113,8 +114,9 @@ class Selection:
 def _seconds(span: str) -> float:
     """Return a span such as `12h` in seconds. Raises Misuse for another text."""
     number, unit = span[:-1], span[-1:].lower()
-    if unit not in _UNITS or not number.isdecimal():
-        raise Misuse(f"'{span}' is no age; write 30m, 12h, 2d or 1w")
+    is_number = number.isdecimal() and len(number) <= _LONGEST_AGE
+    if unit not in _UNITS or not is_number:
+        raise Misuse(f"'{span[:40]}' is no age; write 30m, 12h, 2d or 1w")
     return int(number) * _UNITS[unit]
 
 

@@ -21,6 +21,7 @@ from tierwise.desk.app import build_app
 from tierwise.desk.comparing import variants_of
 from tierwise.desk.desk import Desk, compile_templates
 from tierwise.desk.desk_watch import alerts_reported
+from tierwise.desk.ended_sessions import EndedSessions
 from tierwise.desk.labelling import order_of
 from tierwise.desk.pages.run import summary_of
 from tierwise.desk.people import People
@@ -57,6 +58,7 @@ def access_for(
         # Browsers keep one set of cookies for all ports of a machine.
         cookie=f"tierwise-desk-{port}",
         people=people,
+        ended=EndedSessions(root),
         link_user=_user_name() if is_local else None,
         proxy=settings.proxy,
         sees=settings.sees,

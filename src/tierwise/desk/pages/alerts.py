@@ -15,7 +15,7 @@ from tierwise.desk.alert_facts import current_alerts
 from tierwise.desk.desk import TheDesk
 
 router = APIRouter()
-_LONGEST_REQUEST = 80
+_LONGEST_REQUEST = 100
 TITLES = {
     "failed": "Run failed",
     "waiting": "Documents wait",

@@ -54,6 +54,8 @@ from tierwise.review.queue import (
 router = APIRouter()
 _MOST_LISTED = 50
 _LONGEST_TEXT = 200_000  # characters on a page
+_LONGEST_NOTE = 10_000
+_LONGEST_KEY = 100
 _BULK_WORDS = ("approved", "rejected", "again")
 
 
@@ -183,7 +185,7 @@ def decide_many(desk: TheDesk, request: Request, person: Reviewer) -> Response:
     rows = _visible(desk, person, rows)
     by = By(
         person.name,
-        str(form.get("note") or "").strip(),
+        _note(form),
         request=_request_id(form),
         seen=Version(seen).text,
     )
@@ -216,7 +218,7 @@ def _decide(
     """Record the decision of a form. Raises Misuse, DecidedMeanwhile."""
     by = By(
         person.name,
-        str(form.get("note") or "").strip(),
+        _note(form),
         request=_request_id(form),
         seen=str(form.get("seen") or ""),
     )
@@ -384,8 +386,20 @@ def _queue(desk: Desk, selection: Selection) -> QueueView:
     return read_queue(desk, desk.queue, selection)
 
 
+def _note(form: Mapping[str, Any]) -> str:
+    """Return the note of a form. Raises Misuse for one that is a text of its own."""
+    note = str(form.get("note") or "").strip()
+    if len(note) > _LONGEST_NOTE:
+        raise Misuse(f"a note has at most {_LONGEST_NOTE:,} characters")
+    return note
+
+
 def _request_id(form: Mapping[str, Any]) -> str:
-    return str(form.get("request") or uuid.uuid4().hex)[:80]
+    """Return the form's key. Raises Misuse for one that no page made."""
+    key = str(form.get("request") or uuid.uuid4().hex)
+    if len(key) > _LONGEST_KEY:
+        raise Misuse("the form is not as the page made it; load it again")
+    return key
 
 
 def _as_shown(form: Mapping[str, Any]) -> tuple[float, int]:

@@ -31,7 +31,7 @@ def enter(
             code=401,
             has_people=access.link_user is None,
         )
-    return _signed_in(desk, access.link_user, "link")
+    return _signed_in(desk, request, access.link_user, "link")
 
 
 @router.get(SIGN_IN)
@@ -46,27 +46,37 @@ def sign_in(desk: TheDesk, request: Request) -> Response:
     form = request.state.form
     name = str(form.get("name", ""))[:200]
     password = str(form.get("password", ""))
-    if desk.tries.are_too_many(name):
-        why = f"too many wrong passwords for this name; wait {WAIT_S:.0f} s"
+    address = request.client.host if request.client else ""
+    if not desk.tries.begin(name, address):
+        why = f"too many wrong passwords; wait {WAIT_S:.0f} s"
         return desk.page(request, "sign_in.html.j2", 429, wrong=why, name=name)
-    with desk.tries.one_at_a_time:
+    with desk.tries.turn() as has_turn:
+        if not has_turn:
+            desk.tries.give_back(name, address)
+            why = "many people sign in at this moment; try again"
+            return desk.page(request, "sign_in.html.j2", 429, wrong=why, name=name)
         account = desk.access.people.check(name, password)
     if account is None:
-        desk.tries.note(name)
         why = "name or password is wrong"
         return desk.page(request, "sign_in.html.j2", 401, wrong=why, name=name)
-    return _signed_in(desk, account.name, "password", account.stamp)
+    desk.tries.succeed(account.name)
+    return _signed_in(desk, request, account.name, "password", account.stamp)
 
 
 @router.post("/sign-out")
-def sign_out(desk: TheDesk, person: Viewer) -> Response:  # noqa: ARG001
+def sign_out(desk: TheDesk, person: Viewer) -> Response:
     """End the session of this browser."""
+    desk.access.end_session(person)
     answer = RedirectResponse(SIGN_IN, 303)
     answer.delete_cookie(desk.access.cookie, path="/")
     return answer
 
 
-def _signed_in(desk: Desk, name: str, by: By, stamp: str = "") -> Response:
+def _signed_in(
+    desk: Desk, request: Request, name: str, by: By, stamp: str = ""
+) -> Response:
+    # Behind a proxy with TLS, the page's own address says so; the guard has checked it.
+    is_behind_tls = request.headers.get("origin", "").startswith("https:")
     answer = RedirectResponse("/", 303)
     answer.set_cookie(
         desk.access.cookie,
@@ -77,6 +87,6 @@ def _signed_in(desk: Desk, name: str, by: By, stamp: str = "") -> Response:
         # Not `strict`: a link in an alert's mail would ask to sign in again. A form of another
         # site comes without the cookie either way.
         samesite="lax",
-        secure=desk.access.is_secure,
+        secure=desk.access.is_secure or is_behind_tls,
     )
     return answer

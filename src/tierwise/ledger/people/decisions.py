@@ -67,9 +67,13 @@ class Version:
         """Return the version of a text. Raises Misuse for another text."""
         number, _, time = text.partition("@")
         try:
-            return cls(int(number), float(time) if time else None)
+            version = cls(int(number), float(time) if time else None)
         except ValueError:
-            raise Misuse(f"'{text}' is no version of an item") from None
+            version = None
+        # A larger number is none of a database's.
+        if version is None or not 0 <= version.decision < 2**63:
+            raise Misuse(f"'{text[:40]}' is no version of an item")
+        return version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

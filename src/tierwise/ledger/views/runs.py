@@ -96,6 +96,8 @@ IsPassing = Callable[[Outcome, Mapping[str, Collection[str]]], bool]
 IsHere = Callable[[RunFolders], bool]
 _FOLDERS = (RunFoldersRecord.folders, RunFoldersRecord.is_further)
 
+_LONGEST_NAME = 1000  # characters of a run's id
+
 
 def _anywhere(folders: RunFolders) -> bool:  # noqa: ARG001
     return True
@@ -204,6 +206,9 @@ class Runs:
         with self._database.reading() as connection:
             if name == "latest":
                 return _latest(connection)
+            if len(name) > _LONGEST_NAME:
+                # SQLite refuses such a pattern, as would a reader such a message.
+                name = f"{name[:40]}…"
             found = _runs(
                 connection,
                 newest.where(Run.id.startswith(name, autoescape=True)).limit(10),
