@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import statistics
 import subprocess
@@ -207,10 +208,10 @@ def write(folder: Path, rate: int, seconds: float) -> None:
 def measure(folder: Path, writing: int) -> None:
     """Serve the desk and time its pages."""
     from tests.kit.desk import desk_at
-    from tierwise.desk.server import warm_up
+    from tierwise.desk.server import kept_fresh, warm_up
 
     root = folder / "project"
-    with desk_at(root, keep_s=2.0) as desk:
+    with desk_at(root, keep_s=2.0) as desk, kept_fresh(desk.app.state.desk):
         began = time.perf_counter()
         warm_up(desk.app)
         print(f"reading ahead, as at each start: {time.perf_counter() - began:.1f} s")
@@ -255,7 +256,9 @@ def print_times(what: str, times: list[float]) -> None:
     """Print the first time, the median and the slowest, in milliseconds."""
     median = statistics.median(times)
     figures = f"first {times[0]:6.0f} ms, median {median:6.0f} ms"
-    print(f"{what:32} {figures}, slowest {max(times):6.0f} ms")
+    load, _, _ = os.getloadavg()
+    slowest = f"slowest {max(times):6.0f} ms"
+    print(f"{what:32} {figures}, {slowest} (load {load:.1f})", flush=True)
 
 
 def decide(browser: Browser) -> dict[str, list[float]]:

@@ -7,8 +7,8 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from tierwise.errors import Misuse, TierwiseError
 from tierwise.ledger import Ledger
 from tierwise.policy.desk_settings import DeskSettings
 from tierwise.project import Project
+
+_FRESH_S = 10.0  # between two looks at the figures
 
 
 def access_for(
@@ -146,7 +148,7 @@ def serve(
     desk: Desk = app.state.desk
     # The first look at a large ledger takes seconds, so it does not wait for a visitor.
     threading.Thread(target=warm_up, args=[app], daemon=True).start()
-    with alerts_reported(desk, place.url), calls_sent(desk):
+    with alerts_reported(desk, place.url), calls_sent(desk), kept_fresh(desk):
         server = make_server(app, certificate=place.certificate, key=place.key)
         server.run(sockets=[listener])
 
@@ -179,6 +181,32 @@ def warm_up(app: FastAPI) -> None:
     for again in (overview_facts.all_runs, overview_facts.all_answers):
         with suppress(TierwiseError):
             again(desk)
+
+
+@contextmanager
+def kept_fresh(desk: Desk) -> Iterator[None]:
+    """Read new figures now and then while the block runs, so that no visitor waits for them."""
+    over = threading.Event()
+
+    def look_now_and_then() -> None:
+        while not over.wait(_FRESH_S):
+            with suppress(TierwiseError):
+                for read in (
+                    overview_facts.all_runs,
+                    overview_facts.all_spending,
+                    overview_facts.all_answers,
+                    overview_facts.all_labels,
+                    overview_facts.files_facts,
+                    overview_facts.queue,
+                ):
+                    read(desk)
+
+    thread = threading.Thread(target=look_now_and_then, name="figures", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def make_server(

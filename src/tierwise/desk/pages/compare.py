@@ -27,6 +27,7 @@ from tierwise.desk.forms import answer_of, fields_of
 from tierwise.desk.marks import marked
 from tierwise.desk.notices import Notice
 from tierwise.desk.pages.labels import query_address
+from tierwise.desk.pages.run import find_run
 from tierwise.errors import DecidedMeanwhile, Misuse, TierwiseError
 from tierwise.ledger.people.comparisons import (
     Comparison,
@@ -45,6 +46,7 @@ from tierwise.text.amounts import plural
 
 router = APIRouter()
 _LONGEST_TEXT = 200_000
+_PAIRS_S = 30.0  # the answers to compare do not change, but later runs add documents
 Verdicts = Mapping[str, Judged]
 
 
@@ -284,6 +286,12 @@ def _pair_page(
 
 
 def _pairs(desk: Desk, comparison: Comparison) -> list[Pair]:
+    """Return the documents of a comparison in the order of chance; read once for many verdicts."""
+    key = ("pairs", comparison.id)
+    return desk.kept.get(key, lambda: _read_pairs(desk, comparison), _PAIRS_S)
+
+
+def _read_pairs(desk: Desk, comparison: Comparison) -> list[Pair]:
     schemas: dict[str | None, Mapping[str, Any]] = {}
     pairs = []
     for answered in desk.ledger.comparisons.answered(comparison):
@@ -312,7 +320,7 @@ def _texts(desk: Desk, pairs: Sequence[Pair]) -> dict[str, str]:
     """Return the texts of documents, by hash."""
     texts: dict[str, str] = {}
     for run_id in dict.fromkeys(pair.answered.run_id for pair in pairs):
-        run = desk.ledger.runs.resolve(run_id)
+        run = find_run(desk, run_id)
         hashes = [
             pair.answered.document_hash
             for pair in pairs

@@ -19,6 +19,7 @@ from tierwise.desk.desk import Desk, TheDesk
 from tierwise.desk.forms import Field, answer_of, fields_of, open_first
 from tierwise.desk.marks import Part, marked
 from tierwise.desk.notices import Notice
+from tierwise.desk.pages.run import find_run
 from tierwise.desk.queue_view import (
     ORDERS,
     ItemKey,
@@ -347,7 +348,7 @@ def _attempt_view(desk: Desk, attempt: Any) -> AttemptView:
 def _text(desk: Desk, item: ReviewItem) -> str | None:
     if item.document_hash == NO_TEXT:
         return None  # every document without a text would be found by this hash
-    run = desk.ledger.runs.resolve(item.run_id)
+    run = find_run(desk, item.run_id)
     return find_text(
         desk.ledger, desk.project, run, item.document_id, item.document_hash
     )

@@ -8,6 +8,7 @@ changes them.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -50,6 +51,8 @@ StepCounts = Mapping[str, Mapping[Status, int]]
 Role = Literal["used", "shadow", "judge"]
 _Group = tuple[str, int, str, str, str, str]
 _AT_ONCE = 500  # runs in one query
+_SLOW_S = 0.2
+_DUTY = 20.0  # the answers of a run that take a second are read every 20 s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,9 +138,10 @@ class _Head:
 
 @dataclass(frozen=True)
 class _KeptAnswers:
-    """A run's answers, as they were at some version of its decisions."""
+    """A run's answers, as they were at some version of its decisions; read `again_at` the earliest."""
 
     version: tuple[Any, ...]
+    again_at: float
     answers: RunAnswers
 
 
@@ -255,9 +259,25 @@ class Overview:
         """Return the distinct answers of all runs, by step and day, and by model."""
         with self._answers_lock, self._database.reading() as connection:
             heads = _heads(connection)
-            for some in _parts(_changed(heads, self._answers)):
-                for run_id, answers in answers_of(connection, some).items():
-                    self._answers[run_id] = _KeptAnswers(heads[run_id].version, answers)
+            begun_at = time.monotonic()
+            wanted = [
+                run_id
+                for run_id in _changed(heads, self._answers)
+                # A long run is not read at each look, or that would be the ledger's main load.
+                if run_id not in self._answers
+                or heads[run_id].version != self._answers[run_id].version
+                or begun_at >= self._answers[run_id].again_at
+            ]
+            for some in _parts(wanted):
+                began = time.monotonic()
+                found = answers_of(connection, some)
+                took_s = time.monotonic() - began
+                again_at = 0.0
+                if took_s > _SLOW_S:
+                    again_at = time.monotonic() + _DUTY * took_s / len(some)
+                for run_id, answers in found.items():
+                    version = heads[run_id].version
+                    self._answers[run_id] = _KeptAnswers(version, again_at, answers)
             for gone in self._answers.keys() - heads.keys():
                 del self._answers[gone]
             # Most runs have ended: only those that go on are added up at each look.
