@@ -237,6 +237,19 @@ def test_a_question_that_cannot_be_answered_is_misuse(
     assert says in done.err
 
 
+def test_a_document_that_a_run_has_not_reached_yet_is_no_misspelling(
+    terminal: Terminal, project: Path
+) -> None:
+    with Engine(Project(project)) as engine:
+        run = engine.start_run("test")
+        done = terminal("explain", "mail-07.txt", cwd=project)
+        engine.finish_run(run, "Completed")
+    assert done.code == 2
+    assert run.id in done.err
+    assert "has not ended" in done.err
+    assert "--run" in done.err
+
+
 def test_the_words_that_decided_are_shown_for_a_trained_classifier(
     terminal: Terminal, tmp_path: Path
 ) -> None:

@@ -12,7 +12,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from tierwise.errors import ConfigError, Misuse, TierwiseError, UnknownName
+from tierwise.errors import (
+    ConfigError,
+    Misuse,
+    TierwiseError,
+    UnknownName,
+    unknown_name,
+)
 from tierwise.ledger import Ledger, RunRow
 from tierwise.policy.router import choices, route
 from tierwise.policy.rules import Features
@@ -21,6 +27,7 @@ from tierwise.records import Attempt, Document, Outcome, Route
 from tierwise.steps.golden_settings import load_settings
 from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Step
+from tierwise.text.amounts import plural
 from tierwise.text.tokens import count_tokens, estimate_prompt_tokens
 
 if TYPE_CHECKING:
@@ -155,8 +162,14 @@ def _find_document(ledger: Ledger, run: RunRow, name: str) -> str:
     if name in document_ids:
         return name
     matching = [document_id for document_id in document_ids if name in document_id]
+    kind = f"document in run {run.id}"
+    if not matching and run.finished_at is None:
+        unknown = unknown_name(kind, name, document_ids[:_SHOWN])
+        raise Misuse(
+            f"{unknown}; the run has not ended: {plural(len(document_ids), 'document')} so far; ask "
+            "again later, or name an earlier run with --run"
+        )
     if not matching:
-        kind = f"document in run {run.id}"
         raise UnknownName(kind, name, document_ids[:_SHOWN])
     if len(matching) == 1:
         return matching[0]
