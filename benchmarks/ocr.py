@@ -70,11 +70,7 @@ def picture(text: str, font: str, seed: int) -> bytes:
     """The page as a PNG."""
     image = Image.new("L", (WIDTH, HEIGHT), 255)
     draw = ImageDraw.Draw(image)
-    letters = (
-        ImageFont.truetype(str(FONTS[font]), LETTERS)
-        if FONTS[font].exists()
-        else ImageFont.load_default(LETTERS)
-    )
+    letters = ImageFont.truetype(str(FONTS[font]), LETTERS)
     for number, line in enumerate(text.splitlines()):
         draw.text((MARGIN, MARGIN + number * PITCH), line, font=letters, fill=0)
     sign = 1 if seed % 2 else -1
@@ -113,6 +109,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=RECEIPTS)
     parser.add_argument("--fields", action="store_true")
     arguments = parser.parse_args()
+    missing = [str(path) for path in FONTS.values() if not path.exists()]
+    if missing:
+        parser.error(
+            f"{', '.join(missing)}: missing; install fonts-dejavu-core and fonts-liberation"
+        )
     chosen = receipts(arguments.data, arguments.receipts)
     errors: dict[str, list[tuple[int, int]]] = defaultdict(list)
     exact = 0
