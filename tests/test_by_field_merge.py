@@ -204,6 +204,13 @@ EURO = "€".encode()
             id="thoughts and marks around the answer",
         ),
         pytest.param(
+            tokens(('{"a":', 1), (' {"k"', 0.1), (": ", 0.2), ('"x\\"{k: ', 0.8), ('1"', 0.7),
+                   (",", 0.3), ('"n": ', 1), ("-1.5", 0.9), ("}, ", 0.1), ('"b": ', 1), ("[] }", 0.6)),
+            '{"a": {"k": "x\\"{k: 1","n": -1.5}, "b": [] }',
+            {"a": 0.7, "b": 0.6},
+            id="brackets and keys in a value do not count",
+        ),
+        pytest.param(
             tokens(('{"a": ', 1), ("1} ", 0.9), ('{"a": ', 1), ("1}", 0.3)),
             '{"a": 1} {"a": 1}',
             {"a": 0.3},

@@ -292,6 +292,7 @@ def test_a_flow_writes_the_source_of_each_field(
     small: Standin,
     large: Standin,
     own_modules: None,
+    prefect_server: str,
 ) -> None:
     large.answer(
         lambda request: (

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tierwise.text.json_objects import find_objects, value_spans
+from tierwise.text.json_objects import find_objects, leaf_spans, value_spans
 
 _LEAST_LOGPROB = -1e6
 
@@ -23,8 +23,10 @@ def field_confidences(logprobs: Any, answer: str) -> dict[str, float] | None:
     """Return the probability of the least likely token of each value in an answer's JSON object.
 
     By the object's keys. The tokens that share a character with a value count for it: also the one
-    that opens or closes it, as that decides whether there is a value, and where it ends. None where
-    the tokens are not those of the answer, or one of them has no probability.
+    that opens or closes a text, as that decides whether there is a value, and where it ends. Of an
+    object or a list, only those of the values in it: brackets, keys and spaces are the grammar's, and
+    some servers report how likely they were without it. None where the tokens are not those of the
+    answer, or one of them has no probability.
     """
     if confidence_of(logprobs) is None:
         return None
@@ -42,13 +44,13 @@ def field_confidences(logprobs: Any, answer: str) -> dict[str, float] | None:
     least: dict[str, float] = {}
     for found in find_objects(answer):
         for key, span in value_spans(answer, found.start):
-            first = start + _bytes_in(answer[: span.start])
-            end = start + _bytes_in(answer[: span.stop])
-            own = [
-                value
-                for value, begin, text in zip(values, starts, texts, strict=True)
-                if begin < end and begin + len(text) > first
-            ]
+            own: list[float] = []
+            for leaf in leaf_spans(answer, span):
+                first = start + _bytes_in(answer[: leaf.start])
+                end = start + _bytes_in(answer[: leaf.stop])
+                for value, begin, text in zip(values, starts, texts, strict=True):
+                    if begin < end and begin + len(text) > first:
+                        own.append(value)
             likely = math.exp(min(own))
             # Where an answer has an object twice, or a draft of it, the less likely value counts.
             least[key] = min(likely, least.get(key, 1.0))

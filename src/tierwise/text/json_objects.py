@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 # Not strict: models write line ends inside of strings.
 _DECODER = json.JSONDecoder(strict=False)
+# A text, or anything else that is no bracket, comma, colon or white space. Texts come first, so that
+# nothing in them is taken for a leaf of its own.
+_LEAF = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s{}\[\],:"]+', re.DOTALL)
 _SPACE = (" ", "\t", "\n", "\r")
 
 
@@ -45,6 +49,20 @@ def value_spans(text: str, start: int) -> list[tuple[str, slice]]:
     except (ValueError, IndexError, RecursionError):
         return []
     return spans
+
+
+def leaf_spans(text: str, value: slice) -> list[slice]:
+    """Return the positions of the texts, numbers, truth values and nulls in a JSON value.
+
+    Keys, brackets and white space are none of them. An empty object or list is its own leaf.
+    """
+    leaves: list[slice] = []
+    for found in _LEAF.finditer(text, value.start, value.stop):
+        after = _after_space(text, found.end())
+        is_key = text[after : after + 1] == ":" and after < value.stop
+        if not is_key:
+            leaves.append(slice(found.start(), found.end()))
+    return leaves or [value]
 
 
 def _after_space(text: str, position: int) -> int:
