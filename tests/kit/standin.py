@@ -415,8 +415,8 @@ def tokens_of(text: str, probabilities: Mapping[str, float]) -> list[dict[str, A
         if named in text:
             start = text.index(named) + len(named)
             _, end = json.JSONDecoder().raw_decode(text, start)
-            middle = (start + end) // 2
-            unlikely[middle] = probability
+            # in the last text or number of the value
+            unlikely[max(start, end - 3)] = probability
     tokens = []
     for start in range(0, len(text), 3):
         piece = text[start : start + 3]

@@ -464,7 +464,11 @@ def _escalate(work: Work, name: str, answer: Answer, progress: _Progress) -> boo
     first = answer.failed[0]
     progress.answered = True
     progress.quotes = True
-    progress.reasons.append(f"{name}: {first.check}: {first.reason}")
+    reason = f"{first.check}: {first.reason}"
+    if answer.kept:
+        open_fields = ", ".join(_open_fields(work, answer.kept))
+        reason = f"{open_fields} open after {reason}"
+    progress.reasons.append(f"{name}: {reason}")
     rules = work.run.policy.rules.escalate
     failed_checks = {verdict.check for verdict in answer.failed}
     escalating = _ALWAYS_ESCALATE.union(rules.on)

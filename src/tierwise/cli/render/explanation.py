@@ -49,8 +49,8 @@ def explanation_lines(
         yield from ("", "What happened")
         yield from _attempts(explanation, explanation.used)
     yield ""
-    yield from aligned([("Outcome", _outcome_text(explanation))])
-    yield from aligned(_field_rows(explanation))
+    rows = [("Outcome", _outcome_text(explanation)), *_field_rows(explanation)]
+    yield from aligned(rows)
     if explanation.shadow:
         yield from ("", "Shadow calls, for comparison; they changed nothing")
         yield from _attempts(explanation, explanation.shadow)
@@ -71,7 +71,9 @@ def _head(explanation: Explanation) -> Iterator[str]:
         return
     yield f"{step} of {explanation.document_id}, as it was in run {run.id} ({run.flow})"
     source = ""
-    if len(outcome.fields_by_source) > 1:
+    if outcome.open_fields:
+        source = f" with {', '.join(outcome.open_fields)} open"
+    elif len(outcome.fields_by_source) > 1:
         source = f" from {' and '.join(_models_of(outcome))}"
     elif outcome.model:
         source = f" from {outcome.model}"
