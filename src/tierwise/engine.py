@@ -674,6 +674,7 @@ class Engine:
         only: Callable[[Document], bool] | None = None,
         models: tuple[str, ...] = (),
         thresholds: Mapping[str, float] | None = None,
+        keeps: Mapping[str, Mapping[str, float | None]] | None = None,
     ) -> Job:
         """Return a step with everything that its documents need.
 
@@ -693,6 +694,7 @@ class Engine:
             only=only,
             models=models,
             thresholds=thresholds or {},
+            keeps=keeps or {},
         )
 
     def _job_without_model(

@@ -104,6 +104,14 @@ Through = Annotated[
         "with its options: 'support_inbox --source inbox'.",
     ),
 ]
+ByFieldOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--by-field/--whole",
+        help="Certify the fields of a step by field, or its whole answers; "
+        "default: by field where `field_floors` names the step.",
+    ),
+]
 Replace = Annotated[
     bool,
     typer.Option(
@@ -123,6 +131,7 @@ def certify(
     to_label: ToLabel = 0,
     budget_usd: BudgetUsd = None,
     through: Through = None,
+    by_field: ByFieldOption = None,
     replace: Replace = False,
     yes: Yes = False,
     fresh: Fresh = False,
@@ -138,6 +147,10 @@ def certify(
     A step that reads the outcomes of earlier steps is measured on those in its golden rows. With
     `--through FLOW`, the documents go through the flow's earlier steps first, by the routes of the
     rules, and the step is measured on their outcomes, with the parameters that the flow gives it.
+
+    With `--by-field`, each field of a step by field is measured against its floor in
+    `field_floors`. A field with a certificate is kept of the model, the others go to the next one.
+    Each model is then measured before the strongest one, for whole documents.
 
     A step whose answers need judgement (`correct=rubric(…)`) takes `--judge`, an LLM as a judge. A
     judge never certifies alone: `--to-label 60` writes 60 answers for human labelling, and the
@@ -190,6 +203,16 @@ def certify(
                 fresh_since=time.time() if fresh else None,
                 on_progress=progress,
             )
+            if _is_by_field(evaluation, by_field):
+                _certify_by_field(
+                    evaluation,
+                    candidates,
+                    threshold.value,
+                    replaces=replace,
+                    yes=yes,
+                    as_json=as_json,
+                )
+                return
             candidates = with_reference(evaluation, candidates)
             # Read before measuring, since the file is written as a whole afterwards.
             earlier = project.certificates.certificates
@@ -227,6 +250,62 @@ def certify(
     typer.echo(f"{number} written to {CERTIFICATES}")
     if written:
         typer.echo(_use_of_certificates(project, step))
+
+
+def _is_by_field(evaluation: Evaluation, wanted: bool | None) -> bool:
+    """Return whether to certify fields: as the command says, or where the rules have floors."""
+    if wanted is not None:
+        return wanted
+    step = evaluation.step
+    return step.by_field and step.name in evaluation.engine.policy.rules.field_floors
+
+
+def _certify_by_field(
+    evaluation: Evaluation,
+    candidates: list[tuple[str, ...]],
+    thresholds: Any,
+    *,
+    replaces: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Measure models by field, write the certificates, and print the tables."""
+    from tierwise.cli.render.fields import by_field_data, print_by_field
+    from tierwise.evidence.certify import (
+        chains_of,
+        check_by_field,
+        compare_by_field,
+        look_at,
+    )
+    from tierwise.policy.certificates import save_certificates
+    from tierwise.project import CERTIFICATES
+
+    project = evaluation.engine.project
+    check_by_field(evaluation, candidates)
+    chains = list(chains_of(evaluation, candidates)) or candidates
+    look = look_at(
+        evaluation, candidates, thresholds, project.certificates, by_field=True
+    )
+    _ask(evaluation, chains, "none", yes=yes)
+    found = compare_by_field(
+        evaluation,
+        candidates,
+        project.certificates,
+        thresholds=thresholds,
+        look=look.number,
+        replaces=replaces,
+    )
+    # Before any output, so that a closed pipe cannot keep certificates from being written.
+    save_certificates(project.root / CERTIFICATES, found.certificates, look)
+    if as_json:
+        print_json(by_field_data(found))
+        return
+    print_by_field(evaluation, found)
+    number = len(found.certificates)
+    written = plural(number, "certificate") if number else "No certificate"
+    typer.echo(f"{written} written to {CERTIFICATES}")
+    if number:
+        typer.echo(_use_of_certificates(project, evaluation.step.name))
 
 
 def _use_of_certificates(project: Project, step: str) -> str:

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from tierwise.evidence.certify.by_field import (
+    ByField,
+    ChainResult,
+    FieldResult,
+    chains_of,
+    check_by_field,
+    compare_by_field,
+    field_floors,
+)
 from tierwise.evidence.certify.compare import (
     compare,
     keep_earlier,
@@ -28,10 +37,13 @@ from tierwise.evidence.certify.results import CandidateResult
 from tierwise.evidence.certify.wrong_answers import Difference, WrongAnswer
 
 __all__ = [
+    "ByField",
     "CandidateResult",
+    "ChainResult",
     "CostEstimate",
     "Difference",
     "Evaluation",
+    "FieldResult",
     "GoldenStep",
     "Level",
     "Measurement",
@@ -39,9 +51,13 @@ __all__ = [
     "Thresholds",
     "WrongAnswer",
     "alpha_of_look",
+    "chains_of",
+    "check_by_field",
     "check_measurable",
     "compare",
+    "compare_by_field",
     "estimate_cost",
+    "field_floors",
     "golden_faults",
     "keep_earlier",
     "larger_certificates",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from tierwise.evidence import judge
 from tierwise.evidence.certify.candidates import (
@@ -108,6 +108,8 @@ def look_at(
     candidates: Sequence[Chain],
     thresholds: Thresholds,
     earlier: Certificates,
+    *,
+    by_field: bool = False,
 ) -> Look:
     """Return this look at the step's labels, with its number among those on record.
 
@@ -119,7 +121,7 @@ def look_at(
     judged = None
     if evaluation.judge:
         judged = [evaluation.judge, repr(evaluation.labels)]
-    tried = [
+    tried: list[Any] = [
         evaluation.golden.hash,
         evaluation.floor,
         current.prompt_hash,
@@ -135,6 +137,10 @@ def look_at(
     paired = evaluation.paired_floor
     if paired is not None:
         tried.append(f"at most {paired.worse} worse than {paired.reference}")
+    if by_field:
+        step = evaluation.step.name
+        floors = evaluation.engine.policy.rules.field_floors.get(step, {})
+        tried.append(["by field", dict(floors)])
     if evaluation.teacher is not None:
         tried += [evaluation.teacher, current.identities.get(evaluation.teacher)]
     tried_hash = canonical_hash(tried)

@@ -211,9 +211,11 @@ def score(
     models: tuple[str, ...],
     examples: Sequence[Example],
     threshold: float | None = None,
+    keeps: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> list[ScoredExample]:
     """Run examples through a model or a chain and score each answer.
 
+    `keeps` are the fields that are kept of each model, in a step by field.
     Raises BudgetExceeded when the budget is exhausted: half a measurement proves nothing.
     """
     # the confidence of the first model alone decides whether the next one is asked
@@ -227,6 +229,7 @@ def score(
             evaluation.parameters,
             models=models,
             thresholds=thresholds,
+            keeps=keeps or {},
         )
         outcomes = _run(evaluation, job, documents, name)
     scored = [

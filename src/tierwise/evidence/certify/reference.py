@@ -231,7 +231,7 @@ def _results(
             level=level,
             look=look,
             machine=machine,
-            comparison=_comparison(evaluation, floor, shown),
+            also_has=_comparison(evaluation, floor, shown),
             also=measured,
         )
     surest = None
@@ -298,7 +298,7 @@ def _with_threshold(
             level=level,
             look=look,
             machine=machine,
-            comparison=_comparison(evaluation, floor, pairs),
+            also_has=_comparison(evaluation, floor, pairs),
             also=measured,
         ),
         pairs=pairs,

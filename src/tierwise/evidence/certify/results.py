@@ -49,13 +49,14 @@ def certificate_of(
     level: Level,
     look: int,
     machine: str,
-    comparison: Mapping[str, Any] | None = None,
+    also_has: Mapping[str, Any] | None = None,
     also: Measurement | None = None,
 ) -> Certificate | None:
     """Return the dated proof of a measurement; None where it proves nothing.
 
-    That is so for a rubric without a judge, and for a judge without human labels. `comparison` has
-    the fields of a certificate beside a reference, and `also` is the reference's measurement.
+    That is so for a rubric without a judge, and for a judge without human labels. `also_has` are
+    the fields of a certificate beside a reference or of a chain by field, and `also` is the
+    reference's measurement.
     """
     judged = measurement.judged  # None: no judge was asked
     if measurement.n == 0 or (evaluation.rubric and judged is None):
@@ -90,7 +91,7 @@ def certificate_of(
         ),
         items=measurement.items,
         wrong=measurement.wrong_items,
-        **(comparison or {}),
+        **(also_has or {}),
         threshold=measurement.threshold,
         coverage=measurement.coverage,
         thresholds_hash=thresholds_hash,
