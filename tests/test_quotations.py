@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import regex
@@ -12,12 +15,32 @@ from pydantic import BaseModel
 from rapidfuzz.fuzz import partial_ratio
 
 from tierwise.records import Document
-from tierwise.steps.checks import SAME_WORDS, evidence_is_quoted, squeezed
+from tierwise.steps.checks import (
+    SAME_WORDS,
+    evidence_is_quoted,
+    fields_are_quoted,
+    squeezed,
+)
+from tierwise.steps.places import places_of
 from tierwise.steps.quotations import QuotableText, find_quotation
+
+RECEIPTS = Path(__file__).parents[1] / "../shared/data/sroie/receipts.jsonl"
 
 
 class Evidence(BaseModel):
     evidence: str = ""
+
+
+class Quoted(BaseModel):
+    value: str
+    quote: str
+
+
+class Receipt(BaseModel):
+    company: Quoted | None = None
+    date: Quoted | None = None
+    address: Quoted | None = None
+    total: Quoted | None = None
 
 
 # Words of eight scripts, and emoji of several characters.
@@ -203,3 +226,50 @@ def test_other_numbers_are_no_typo() -> None:
     text = "The supplier delivers 2,140 boxes of paper every month."
     assert find_quotation("The supplier delivers 2,150 boxes of paper", text) is None
     assert find_quotation("The suplier delivers 2,140 boxes of paper", text) == (0, 42)
+
+
+# ---- real receipts ------------------------------------------------------------------------------
+
+
+def receipts(count: int) -> Iterator[tuple[str, dict[str, str]]]:
+    with RECEIPTS.open(encoding="utf-8") as lines:
+        for line, _ in zip(lines, range(count), strict=False):
+            receipt = json.loads(line)
+            yield receipt["text"], receipt["gold"]
+
+
+@pytest.mark.skipif(not RECEIPTS.exists(), reason="needs shared/data/sroie")
+def test_all_quotations_of_150_receipts_lead_back_to_their_words() -> None:
+    """The right answers as quotations, copied well or badly, and every line of every receipt."""
+    accepted = 0
+    lines = 0
+    for text, gold in receipts(150):
+        document = Document(id="r", text=text)
+        for copied in (str, str.casefold, lambda value: " ".join(value.split())):
+            fields = {
+                name: {"value": value, "quote": copied(value)}
+                for name, value in gold.items()
+                if value and is_accepted(value, text)
+            }
+            output = Receipt.model_validate(fields)
+            assert fields_are_quoted(output, document, {}).passed
+            places = places_of(output.model_dump(mode="json"), document)
+            assert {place.path for place in places} == set(fields)
+            for place in places:
+                found = squeezed(text[place.start : place.end])
+                wanted = squeezed(gold[place.path]).strip("\"'.")
+                is_exact = wanted in squeezed(text)
+                assert (
+                    wanted in found if is_exact else partial_ratio(wanted, found) > 90
+                )
+                accepted += 1
+        quotable = QuotableText(text)
+        for line in text.splitlines():
+            spans = list(quotable.occurrences(line.upper()))
+            words = {squeezed(text[start:end]) for start, end in spans}
+            lines += bool(squeezed(line).strip("\"'."))
+            wanted = squeezed(line)
+            assert words <= {wanted, wanted.strip("\"'.")}
+            assert bool(words) == is_accepted(line.upper(), text)
+    assert accepted > 3 * 400
+    assert lines > 5_000

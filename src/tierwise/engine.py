@@ -226,7 +226,12 @@ class StepRunner(Protocol):
         ...
 
     def write_documents(
-        self, batches: Iterable[Batch], folder: Path, *, keep: bool
+        self,
+        batches: Iterable[Batch],
+        folder: Path,
+        *,
+        keep: bool,
+        html: bool = False,
     ) -> Path:
         """Write the results and return the path of outcomes.jsonl."""
         ...
@@ -564,11 +569,16 @@ class Engine:
         return started
 
     def write_documents(
-        self, batches: Iterable[Batch], folder: Path, *, keep: bool
+        self,
+        batches: Iterable[Batch],
+        folder: Path,
+        *,
+        keep: bool,
+        html: bool = False,
     ) -> Path:
         """Write the results below a folder of the project; return the path of outcomes.jsonl.
 
-        With `keep`, the results of earlier runs stay in it.
+        With `keep`, the results of earlier runs stay in it; with `html`, there are HTML pages, too.
         """
         root = self.project.root
         output = place_of(folder, root)
@@ -585,7 +595,9 @@ class Engine:
                 return None
             return source_of(named["source"], root)
 
-        return write_documents(batches, root / folder, keep=keep, find_owner=find_owner)
+        return write_documents(
+            batches, root / folder, keep=keep, html=html, find_owner=find_owner
+        )
 
     def run_batch(
         self,

@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
+
+from tierwise.documents.marked_text import Part, marked_parts
+from tierwise.ledger import OutcomeRow
+from tierwise.records import Document
+from tierwise.steps.places import places_of
+
+__all__ = ["Part", "marked", "marked_places"]
 
 _SHORTEST = 4  # characters: shorter values, such as `no`, are everywhere
 _MOST_VALUES = 60
 _MOST_PLACES = 5  # of one value
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a text. `quoted_by` names the fields that quote it; empty for the rest."""
+def marked_places(text: str, rows: Sequence[OutcomeRow], *, most: int) -> list[Part]:
+    """Return the beginning of a document's text in parts, with the places of its outcomes marked.
 
-    text: str
-    quoted_by: tuple[str, ...] = ()
+    An outcome without places on record, such as one that a person edited, has those of the
+    `{value, quote}` pairs and the `evidence` in its value. One of another text has none here.
+    """
+    document = Document(id="", text=text)
+    places: list[tuple[int, int, str]] = []
+    for row in rows:
+        if row.document_hash != document.hash:
+            continue
+        found = row.outcome.places or places_of(row.outcome.value, document)
+        for place in found:
+            name = f"{row.outcome.step}.{place.path}"
+            if place.page is not None:
+                name += f" (page {place.page})"
+            places.append((place.start, place.end, name))
+    return marked_parts(text[:most], places)
 
 
 def marked(text: str, values: Mapping[str, Any]) -> list[Part]:
@@ -30,7 +47,7 @@ def marked(text: str, values: Mapping[str, Any]) -> list[Part]:
     for name, value in values.items():
         for field, quote in _quotes(name, value, _MOST_VALUES):
             places += ((start, end, field) for start, end in _found(text, quote))
-    return _parts(text, places)
+    return marked_parts(text, places)
 
 
 def _quotes(name: str, value: Any, most: int) -> Iterator[tuple[str, str]]:
@@ -56,17 +73,3 @@ def _found(text: str, quote: str) -> Iterator[tuple[int, int]]:
         if number == _MOST_PLACES:
             return
         yield match.span()
-
-
-def _parts(text: str, places: Sequence[tuple[int, int, str]]) -> list[Part]:
-    """Cut a text at the ends of all places; overlapping ones give parts with several names."""
-    cuts = sorted(
-        {0, len(text), *(cut for start, end, _ in places for cut in (start, end))}
-    )
-    parts: list[Part] = []
-    for start, end in pairwise(cuts):
-        names = dict.fromkeys(
-            name for first, last, name in places if first <= start and end <= last
-        )
-        parts.append(Part(text[start:end], tuple(names)))
-    return parts

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tierwise.documents.html_page import BEGINNING
+
 # Files and folders that operating systems and file servers make by themselves.
 _SYSTEM_FILES = frozenset(
     ("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r")
@@ -78,13 +80,15 @@ def is_folder_of(entry: os.DirEntry[str]) -> bool:
 def is_result(path: Path) -> bool:
     """Return True for a file that `write_documents` wrote, by its beginning."""
     suffix = path.suffix.lower()
-    if suffix not in (".md", ".jsonl") or not path.is_file():
+    if suffix not in (".md", ".jsonl", ".html") or not path.is_file():
         return False
     try:
         with path.open("rb") as file:
             beginning = file.read(_BEGINNING).decode("utf-8", "replace")
     except OSError:
         return False  # reading it says so
+    if suffix == ".html":
+        return beginning.startswith(BEGINNING)
     if suffix == ".md":
         return _PAGE.match(beginning) is not None
     if path.name == "outcomes.jsonl" and not beginning:

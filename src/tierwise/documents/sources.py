@@ -153,7 +153,9 @@ def _walk(
                 yield SourceFile(Path(entry.path), f"{name}/", _why_closed(error))
         else:
             file = _source_file(Path(entry.path), name, entry.stat)
-            may_be_result = not reads_results and not is_document(file)
+            # Of the results in a folder that is read, the HTML pages repeat what others say.
+            is_read = reads_results and file.suffix != ".html"
+            may_be_result = not is_read and not is_document(file)
             if may_be_result and is_result(file.path):
                 left_out.add(_RESULTS, name)
             else:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tierwise.documents.html_page import html_page
 from tierwise.documents.markdown import document_page
 from tierwise.documents.page_names import page_name
 from tierwise.errors import Misuse, TierwiseError
@@ -36,6 +37,7 @@ def write_documents(
     folder: Path,
     *,
     keep: bool = False,
+    html: bool = False,
     find_owner: FindOwner = _same,
 ) -> Path:
     """Write `outcomes.jsonl` and a Markdown page for each document; return the path of the former.
@@ -43,14 +45,15 @@ def write_documents(
     A document that waits for a provider batch has its line and no page. Nothing in the files
     depends on when, or at what price, they were made. `outcomes.jsonl` appears only when it is
     complete. With `keep`, the lines of other documents stay in it, after
-    the new ones. `find_owner` says which source a folder of several sources belongs to: pages of
+    the new ones. With `html`, each document has an HTML page, too: with its text, and the quoted words
+    marked. `find_owner` says which source a folder of several sources belongs to: pages of
     the others have a hash in their names. Raises Misuse when the folder cannot be used, and TierwiseError when the disk
     fails otherwise.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_all(batches, folder, keep=keep, find_owner=find_owner)
+        _write_all(batches, folder, keep=keep, html=html, find_owner=find_owner)
     except (FileExistsError, NotADirectoryError):
         raise Misuse(f"{folder}: a file is in the way; name a folder") from None
     except PermissionError as error:
@@ -64,7 +67,12 @@ def write_documents(
 
 
 def _write_all(
-    batches: Iterable[Batch], folder: Path, *, keep: bool, find_owner: FindOwner
+    batches: Iterable[Batch],
+    folder: Path,
+    *,
+    keep: bool,
+    html: bool,
+    find_owner: FindOwner,
 ) -> None:
     path = folder / LINES
     owner: str | None = None
@@ -81,6 +89,10 @@ def _write_all(
                 name = _name_in(owner, document)
                 with open_atomically(folder / name, errors=_ERRORS) as page:
                     page.write(document_page(document))
+                if html:
+                    path_of_html = folder / f"{name.removesuffix('.md')}.html"
+                    with open_atomically(path_of_html, errors=_ERRORS) as page:
+                        page.write(html_page(document))
         if keep and path.exists():
             lines.writelines(_lines_of_others(path, written, owner or ""))
 

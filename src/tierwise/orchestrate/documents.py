@@ -308,9 +308,15 @@ def _batches(
 
 
 def write_documents(
-    batches: Iterable[Batch | PrefectFuture[Batch]], folder: Path
+    batches: Iterable[Batch | PrefectFuture[Batch]],
+    folder: Path,
+    *,
+    html: bool = False,
 ) -> Path:
     """Wait for the batches, write every document's outcomes below `folder`, return outcomes.jsonl.
+
+    With `html`, each document has an HTML page, too: with its text, and the words that an answer
+    quotes marked. Such a page is as confidential as the document.
 
     After `read_documents(…, only_new=True)` the results of earlier runs stay in it.
     """
@@ -320,7 +326,7 @@ def write_documents(
     check_done_folders(run, [root / folder])
     run.outputs.append(place_of(folder, root))
     done = (result_of(run, batch) for batch in batches)
-    return run.engine.write_documents(done, folder, keep=run.only_new)
+    return run.engine.write_documents(done, folder, keep=run.only_new, html=html)
 
 
 def result_of(run: Run, batch: Batch | PrefectFuture[Batch]) -> Batch:

@@ -23,6 +23,7 @@ class DryRunEngine(Engine):
         folder: Path,
         *,
         keep: bool,  # noqa: ARG002
+        html: bool = False,  # noqa: ARG002
     ) -> Path:
         """Return the path of outcomes.jsonl, which is not written."""
         return self.project.root / folder / "outcomes.jsonl"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tierwise.ledger import Ledger
 
 MAX_DOCUMENTS = 20_000  # on one page: more would open slowly
+_MOST_PLACES = 50  # of one outcome
 # in the place of a text's number
 _NONE = -1
 _WITHHELD = -2
@@ -64,6 +65,18 @@ def document_rows(
         "documents": documents,
         "left_out": left_out,
     }
+
+
+def _places_line(outcome: Outcome) -> str | None:
+    """Return the fields with their places, such as `total: page 2, 120–127`; None without any."""
+    shown = []
+    for place in outcome.places[:_MOST_PLACES]:
+        page = "" if place.page is None else f"page {place.page}, "
+        shown.append(f"{place.path}: {page}{place.start}–{place.end}")
+    more = len(outcome.places) - len(shown)
+    if more:
+        shown.append(f"{more} more")
+    return "; ".join(shown) or None
 
 
 class _RowWriter:
@@ -137,6 +150,9 @@ class _RowWriter:
         sources = "; ".join(outcome.fields_by_source)
         open_fields = ", ".join(outcome.open_fields)
         row.append([number(sources or None), number(open_fields or None)])
+        # A field's name may be a key that the model took from the document.
+        places = _places_line(outcome)
+        row.append(self._quoting(places, shown or places is None))
         return row
 
     def _quoting(self, text: str | None, shown: bool) -> int:

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from tierwise.desk.access import Viewer
 from tierwise.desk.addresses import from_parameter
 from tierwise.desk.desk import Desk, TheDesk
-from tierwise.desk.marks import Part, marked
+from tierwise.desk.marks import Part, marked_places
 from tierwise.desk.pages.run import find_run
 from tierwise.desk.prefect_link import flow_run_url
 from tierwise.ledger import Decision, OutcomeRow, RunRow
@@ -123,8 +123,7 @@ def document_view(
         text = find_text(desk.ledger, desk.project, run, document_id, document_hash)
     parts = None
     if text is not None:
-        values = {row.outcome.step: row.outcome.value for row in rows}
-        parts = marked(text[:_LONGEST_TEXT], values)
+        parts = marked_places(text, rows, most=_LONGEST_TEXT)
     return DocumentView(
         document_id=document_id,
         document_hash=rows[0].document_hash,
@@ -176,7 +175,7 @@ def _withheld(view: StepView) -> StepView:
             name: value for name, value in route.features.items() if name != "tags"
         }
         route = replace(route, features=features)
-    outcome = replace(view.outcome, value=None, reason=reason, route=route)
+    outcome = replace(view.outcome, value=None, places=(), reason=reason, route=route)
     return replace(
         view, outcome=outcome, value=None, attempts=attempts, decisions=decisions
     )

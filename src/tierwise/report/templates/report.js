@@ -1,7 +1,7 @@
 "use strict";
 // Data: {runs, texts, routes, documents, left_out}. Texts and routes are named by number; -1: none, -2: withheld.
 // document: [id, run, sensitivity, steps]
-// step: [step, status, model, sensitivity, reason, route, tokens, language, answer, attempts, incomplete, [fields by model, open fields]]
+// step: [step, status, model, sensitivity, reason, route, tokens, language, answer, attempts, incomplete, [fields by model, open fields], places]
 // attempt: [model, tier, kind, USD, seconds, reused, error, its text or a note, [tokens in, out], verdicts]
 // verdict: [check, 1 passed | 0 failed | -1 unscored, reason]; route: [rule, reason, [[model, proof]], [[model, reason]]]
 const PAGE = 50;
@@ -157,7 +157,7 @@ function quote(number) {
 }
 
 function drawStep(step) {
-  const [name, state, model, sensitivity, reason, routeNumber, tokens, language, answer, attempts, incomplete, [fields, open]] = step;
+  const [name, state, model, sensitivity, reason, routeNumber, tokens, language, answer, attempts, incomplete, [fields, open], places] = step;
   const facts = make("dl", {});
   const addFact = (term, ...content) => facts.append(make("dt", {}, term), make("dd", {}, ...content));
   const about = [tokens >= 0 && `${count(tokens)} tokens`, text(language) && `language ${text(language)}`, text(sensitivity)];
@@ -166,6 +166,7 @@ function drawStep(step) {
   if (routeNumber >= 0) drawRoute(data.routes[routeNumber], addFact);
   if (reason === -2 || text(reason)) addFact("Reason", quote(reason));
   if (answer !== -1) addFact("Answer", quote(answer));
+  if (places !== -1) addFact("Quoted at", quote(places));
   if (fields !== -1) addFact("Fields of", text(fields));
   if (open !== -1) addFact("Open fields", text(open));
   const by = text(model) ? ` by ${text(model)}` : "";
