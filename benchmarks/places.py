@@ -74,7 +74,9 @@ def main() -> None:
     print(f"{QUOTATIONS:,} quotations, {len(whole):,} characters: {seconds:.1f} s")
     total, places = read(text)
     share = total / (total - places)
-    print(f"{PAGES} pages of a PDF: {total:.1f} s, places {places:.1f} s ({share:.2f} times)")
+    print(
+        f"{PAGES} pages of a PDF: {total:.1f} s, places {places:.1f} s ({share:.2f} times)"
+    )
 
 
 if __name__ == "__main__":

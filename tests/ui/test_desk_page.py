@@ -83,7 +83,10 @@ async def record(
             "evidence": "It came on the 12th with a broken door",
         }
         if step == "extract":
-            value = {"order": "order 4711", "wants": "a new door within two weeks"}
+            value = {
+                "order": {"value": "4711", "quote": "order 4711"},
+                "wants": {"value": "door", "quote": "a new door within two weeks"},
+            }
         outcome = Outcome(
             step=step,
             status="deferred" if is_deferred else "accepted",

@@ -22,7 +22,7 @@ def marked_places(text: str, rows: Sequence[OutcomeRow], *, most: int) -> list[P
     """Return the beginning of a document's text in parts, with the places of its outcomes marked.
 
     An outcome without places on record, such as one that a person edited, has those of the
-    `{value, quote}` pairs and the `evidence` in its value. One of another text has none here.
+    texts called `quote` or `evidence` in its value. One of another text has none here.
     """
     document = Document(id="", text=text)
     places: list[tuple[int, int, str]] = []

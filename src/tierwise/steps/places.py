@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tierwise.records import Box, Document, PageWords, Place
-from tierwise.steps.checks import Check, Quotes, quoted_evidence, quotes_of_fields
+from tierwise.steps.checks import Check, Quotes, named_texts, quotes_of_fields
 from tierwise.steps.quotations import QuotableText, Span
 
+_NAMES = frozenset(("quote", "evidence"))
 _NUMBERS = re.compile(r"\[\d+\]")
 # Of two words on one line, at least this share of the lower one's height is common.
 _SAME_LINE = 0.5
@@ -24,8 +25,8 @@ def places_of(
 ) -> tuple[Place, ...]:
     """Return the place of each quotation in an output, which is plain JSON data.
 
-    The step's `checks` say which fields quote. Without them, the `{value, quote}` pairs and the
-    field `evidence` do. Of several occurrences a quotation gets the first one of whole words. Where
+    The step's `checks` say which fields quote. Without them, the `{value, quote}` pairs and all
+    texts called `quote` or `evidence` do. Of several occurrences a quotation gets the first one of whole words. Where
     the same words are quoted again in the same field of a later item of a list, that is the next
     occurrence. Words that the check `grounding` would refuse have no place. `parts` are the spans
     that a long document was checked in, where it was.
@@ -42,7 +43,7 @@ def _quotations(
     value: Any, checks: Sequence[Check] | None
 ) -> Iterator[tuple[str, str]]:
     """Yield path and words of each quotation once."""
-    sources: list[Quotes] = [quoted_evidence, quotes_of_fields]
+    sources: list[Quotes] = [quotes_of_fields, _quotes_by_name]
     if checks is not None:
         sources = [check.quotes for check in checks if check.quotes is not None]
     seen: set[str] = set()
@@ -51,6 +52,12 @@ def _quotations(
             if path not in seen:
                 seen.add(path)
                 yield path, quote
+
+
+def _quotes_by_name(data: Any) -> Iterator[tuple[str, str]]:
+    """Yield the texts called `quote` or `evidence`; those of a `{value, quote}` pair by its name."""
+    for path, words in named_texts(data, _NAMES):
+        yield path.removesuffix(".quote") if path != "quote" else path, words
 
 
 class _Finder:
