@@ -118,6 +118,7 @@ def test_the_public_names_are_these() -> None:
         "documents_from",
         "function_step",
         "group_by",
+        "http_step",
         "join",
         "read_documents",
         "recorded_run",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     )
     from tierwise.orchestrate.group_by import group_by
     from tierwise.orchestrate.joining import join
-    from tierwise.orchestrate.own_steps import function_step
+    from tierwise.orchestrate.own_steps import function_step, http_step
     from tierwise.orchestrate.redact_task import redact
     from tierwise.orchestrate.runs import recorded_run
     from tierwise.orchestrate.steps import StepTask, step
@@ -50,6 +50,7 @@ _HOMES = {
     "check": "steps.checks",
     "documents_from": "orchestrate.documents",
     "function_step": "orchestrate.own_steps",
+    "http_step": "orchestrate.own_steps",
     "join": "orchestrate.joining",
     "group_by": "orchestrate.group_by",
     "read_documents": "orchestrate.documents",
@@ -74,6 +75,7 @@ __all__ = [
     "check",
     "documents_from",
     "function_step",
+    "http_step",
     "join",
     "group_by",
     "read_documents",

@@ -61,7 +61,12 @@ from tierwise.ledger.people.samples import demoted
 from tierwise.ledger.rows import WENT_THROUGH
 from tierwise.policy.budget import Limit
 from tierwise.policy.certificates import Current
-from tierwise.policy.own_model import model_of, with_own_model
+from tierwise.policy.own_model import (
+    missing_for,
+    model_of,
+    resolved_work,
+    with_own_model,
+)
 from tierwise.policy.router import Policy
 from tierwise.policy.sentinel import Key, Suspension
 from tierwise.policy.transport import TransportSetting
@@ -720,9 +725,13 @@ class Engine:
         """Return the job of a step that the project does itself."""
         if step.own is None:
             raise Misuse(f"{step.name} has a model")
-        model = model_of(step, step.own)
+        tiers = run.policy.catalog.tiers
+        own = resolved_work(step.own, self.env)
+        step = replace(step, own=own)
+        model = model_of(step, own, tiers)
+        missing = missing_for(own, tiers, self.env)
         return Job(
-            run=replace(run, policy=with_own_model(run.policy, model)),
+            run=replace(run, policy=with_own_model(run.policy, model, missing)),
             step=step,
             prompt=prompt_without_model(step.name),
             parameters=parameters,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tierwise.errors import ConfigError, UnknownName
+from tierwise.policy.addresses import canonical_address
 from tierwise.policy.catalog import Model
 from tierwise.policy.certificates import Current
 from tierwise.policy.image_tokens import PAGES_VERSION
@@ -27,6 +28,7 @@ from tierwise.steps.code import code_hash
 from tierwise.steps.correctness import Rubric
 from tierwise.steps.examples import GoldenSet, load_golden, read_golden
 from tierwise.steps.golden_settings import load_settings
+from tierwise.steps.own_work import HttpWork
 from tierwise.steps.prompts import Prompt
 from tierwise.steps.step import Correct, Step
 
@@ -140,7 +142,10 @@ def _current_without_model(step: Step, parameters: Mapping[str, Any]) -> Current
     """Return what the answers of a step without a model depend on: no certificate is for one."""
     name = own_name(step)
     code = "" if step.own is None else step.own.code
-    identity = canonical_hash([name, code])
+    parts = [name, code]
+    if isinstance(step.own, HttpWork):
+        parts.append(canonical_address(step.own.url))
+    identity = canonical_hash(parts)
     return Current(
         identities={name: identity},
         calls={name: identity},

@@ -17,12 +17,13 @@ Answer = tuple[int, Any]  # status, body (bytes as they are, else JSON)
 class SmallServer:
     """Serves files by path; answers POST by a function of the request's body.
 
-    `cut` closes the connection after N bytes of a file, once.
+    A refusal has `retry_after` in its header. `cut` closes the connection after N bytes of a file, once.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     answer: Callable[[Body], Answer] | None = None
+    retry_after: str | None = None
     resumes: bool = True
     cut: int | None = None
     paths: list[str] = field(default_factory=list)
@@ -51,6 +52,8 @@ class SmallServer:
                 self.send_response(status)
                 if self.path in small.redirects:
                     self.send_header("Location", small.redirects[self.path])
+                if small.retry_after is not None and status >= 400:
+                    self.send_header("Retry-After", small.retry_after)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()

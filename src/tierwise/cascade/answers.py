@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tierwise.cascade.attempts import Attempts, FailedCall
-from tierwise.cascade.call_building import prompt_tokens
+from tierwise.cascade.call_building import own_messages, prompt_tokens
 from tierwise.cascade.checking import Checking
 from tierwise.cascade.circuit import LONGEST_WAIT_S
 from tierwise.cascade.faults import decision
@@ -22,7 +22,7 @@ from tierwise.cascade.few_shot import conversation, exceeds_window, question_of
 from tierwise.cascade.job import Work
 from tierwise.cascade.open_fields import asking, fields_to_reask, is_fault
 from tierwise.cascade.parts import split
-from tierwise.errors import BudgetExceeded
+from tierwise.errors import BudgetExceeded, FunctionFailed
 from tierwise.policy.catalog import Model
 from tierwise.policy.kept_fields import keep_verdicts, merge
 from tierwise.policy.rules import LOW_CONFIDENCE
@@ -115,7 +115,13 @@ class Answers:
 
     async def _ask_once(self, work: Work, model: Model, kind: AttemptKind) -> _Turn:
         """Return the model's answer, repaired if it was malformed."""
-        if model.example_embedder:
+        if work.step.own is not None:
+            try:
+                # The project's function makes the body of a request: not on the event loop.
+                messages = await asyncio.to_thread(own_messages, work, model.name)
+            except FunctionFailed as error:
+                raise FailedCall(error) from None
+        elif model.example_embedder:
             # Embedding takes milliseconds of a core, or a call: not on the event loop.
             messages = await asyncio.to_thread(conversation, work, model)
         else:

@@ -6,11 +6,18 @@ import time
 from dataclasses import replace
 
 from tierwise.cascade.job import Work
-from tierwise.errors import GuardViolation
+from tierwise.errors import FunctionFailed, GuardViolation, describe_exception
 from tierwise.policy.catalog import Model
-from tierwise.policy.own_model import may_run
+from tierwise.policy.own_model import goes_outside, may_run
 from tierwise.records import Attempt, AttemptKind, Call, Message, canonical_hash
-from tierwise.steps.own_work import FunctionCall, function_input
+from tierwise.steps.own_work import (
+    FunctionCall,
+    FunctionWork,
+    HttpCall,
+    HttpWork,
+    OwnCall,
+    function_input,
+)
 from tierwise.steps.step import schema_instruction
 from tierwise.text.tokens import estimate_prompt_tokens
 
@@ -39,20 +46,37 @@ def prompt_tokens(work: Work, messages: tuple[Message, ...]) -> int:
     return estimate_prompt_tokens(messages)
 
 
-def own_call(work: Work) -> FunctionCall | None:
+def own_call(work: Work, messages: tuple[Message, ...]) -> OwnCall | None:
     """Return what a step without a model does for the document; None for a step with models."""
     own = work.step.own
-    if own is None:
-        return None
-    return FunctionCall(work=own, document=work.document, parameters=work.parameters)
+    if isinstance(own, HttpWork):
+        tiers = work.run.policy.catalog.tiers
+        _, _, body = messages[0].content.partition("\n")
+        return HttpCall(work=own, body=body, is_direct=not goes_outside(own, tiers))
+    if isinstance(own, FunctionWork):
+        return FunctionCall(
+            work=own, document=work.document, parameters=work.parameters
+        )
+    return None
 
 
-def own_messages(work: Work) -> tuple[Message, ...]:
-    """Return what stands for the prompt in a step without a model: the hash of all that it reads."""
+def own_messages(work: Work, model: str) -> tuple[Message, ...]:
+    """Return what stands for the prompt in a step without a model: all that its result rests on.
+
+    For a function, that is the hash of what it can read; for a service, the body of the request.
+    May block. Raises FunctionFailed for a body that cannot be made.
+    """
     own = work.step.own
     run_id = None if own is None or own.reuse else work.run.id
-    content = function_input(work.document, work.parameters, run_id)
-    return (Message("user", content),)
+    if not isinstance(own, HttpWork):
+        content = function_input(work.document, work.parameters, run_id)
+        return (Message("user", content),)
+    try:
+        body = own.body_text(work.document, work.parameters)
+    except Exception as error:  # noqa: BLE001 - project code raises anything
+        message = f"its body raised {describe_exception(error)}"
+        raise FunctionFailed(message, model=model, sent=False) from None
+    return (Message("user", f"{run_id or ''}\n{body}"),)
 
 
 def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
@@ -73,7 +97,7 @@ def build_call(work: Work, model: Model, messages: tuple[Message, ...]) -> Call:
         schema_name=work.step.name,
         confidence=model.confidence,
         sensitivity=work.features.sensitivity,
-        own=own_call(work),
+        own=own_call(work, messages),
     )
 
 

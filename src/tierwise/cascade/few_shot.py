@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import replace
 
-from tierwise.cascade.call_building import own_messages, prompt_tokens
+from tierwise.cascade.call_building import prompt_tokens
 from tierwise.cascade.job import Work
 from tierwise.policy.catalog import Model
 from tierwise.records import Document, Message, rank
@@ -20,8 +20,6 @@ def conversation(work: Work, model: Model) -> tuple[Message, ...]:
     The nearest examples are dropped last. A learned model knows its step, so it is sent nothing
     but the document's text.
     """
-    if work.step.own is not None:
-        return own_messages(work)
     if model.learned:
         return (Message("user", work.document.text),)
     system, *question = question_of(work)

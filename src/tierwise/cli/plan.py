@@ -102,7 +102,8 @@ def _hosts(project: Project, plan: Plan) -> dict[str, str]:
     hosts = {}
     for name in dict.fromkeys(names):
         if is_own(name):
-            hosts[name] = "this process"
+            kind = name.partition(":")[0]
+            hosts[name] = "this process" if kind == "function" else "the step's `url`"
             continue
         model = project.catalog.model(name)
         hosts[name] = project.catalog.host(model, environment)

@@ -57,6 +57,19 @@ class ConnectionPool:
         """
         await self._send("POST", exchange, url, headers, body)
 
+    async def send(
+        self,
+        method: str,
+        exchange: HttpExchange,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        largest: int,
+    ) -> None:
+        """Send a request whose response is at most `largest` bytes; otherwise as `post`."""
+        await self._send(method, exchange, url, headers, body, largest)
+
     async def get(
         self, exchange: HttpExchange, url: str, headers: Mapping[str, str]
     ) -> None:
@@ -146,13 +159,14 @@ class ConnectionPool:
         url: str,
         headers: Mapping[str, str],
         body: bytes | AsyncIterator[bytes] | None,
+        largest: int = LARGEST_BODY,
     ) -> None:
         request = self._request(method, exchange, url, headers, body)
         try:
             async with request as response:
                 exchange.status = response.status
                 exchange.headers = response.headers
-                exchange.content = await _read_body(response)
+                exchange.content = await _read_body(response, largest)
         except aiohttp.InvalidURL:
             raise  # nothing was sent
         except (aiohttp.ClientError, OSError, TooLarge) as error:
@@ -216,14 +230,16 @@ def _noting_what_is_sent() -> aiohttp.TraceConfig:
     return trace
 
 
-async def _read_body(response: aiohttp.ClientResponse) -> bytes:
+async def _read_body(
+    response: aiohttp.ClientResponse, largest: int = LARGEST_BODY
+) -> bytes:
     """Return the decompressed body. Raises TooLarge before it fills the memory."""
     parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_any():
         parts.append(part)
         size += len(part)
-        if size > LARGEST_BODY:
+        if size > largest:
             raise TooLarge
     return b"".join(parts)
 

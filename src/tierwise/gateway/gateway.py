@@ -15,6 +15,7 @@ from tierwise.gateway.repeated_secret import check_for_secrets
 from tierwise.gateway.resolved_model import ResolvedModel, resolve_model
 from tierwise.policy.catalog import Catalog, Model
 from tierwise.records import Call, Reply
+from tierwise.steps.own_work import HttpCall
 
 if TYPE_CHECKING:
     from tierwise.gateway.batch import BatchDoor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tierwise.gateway.http_exchange import HttpExchange
     from tierwise.gateway.learned_lane import LearnedLane
     from tierwise.gateway.prepared import PreparedRequest
+    from tierwise.gateway.service_lane import ServiceLane
     from tierwise.text.vectors import Encoder
 
 __all__ = ["Endpoint", "EndpointProvider", "Gateway", "Lane"]
@@ -99,6 +101,8 @@ class Gateway:
         provider charges; later calls of the model use the other name. Raises CallError and
         ModelUnavailable.
         """
+        if isinstance(call.own, HttpCall):
+            return await self._services.complete(call, call.own)
         if call.own is not None:
             from tierwise.gateway.own_lane import call_function
 
@@ -207,6 +211,12 @@ class Gateway:
         from tierwise.gateway.learned_lane import LearnedLane
 
         return LearnedLane(self._root, self._open_encoder)
+
+    @cached_property
+    def _services(self) -> ServiceLane:
+        from tierwise.gateway.service_lane import ServiceLane
+
+        return ServiceLane(self._connections, self._env)
 
     def _open_encoder(self, name: str) -> Encoder:
         """Return the embedder of a catalog entry. Raises ModelUnavailable."""

@@ -1,10 +1,11 @@
-"""Steps without a model as Prefect tasks: `function_step`."""
+"""Steps without a model as Prefect tasks: `function_step` and `http_step`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, get_args, overload
 
 from pydantic import BaseModel
 
@@ -12,11 +13,12 @@ from tierwise.errors import Misuse
 from tierwise.orchestrate.parameters import say_what_was_meant
 from tierwise.orchestrate.steps import StepTask, task_of
 from tierwise.steps.checks import Check
-from tierwise.steps.own_work import FunctionWork
+from tierwise.steps.own_work import FunctionWork, HttpMethod, HttpWork, text_of
 from tierwise.steps.step import Correct, Stakes, Step
 
 T = TypeVar("T", bound=BaseModel)
 Function = Callable[..., Any]
+_VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
 @overload
@@ -110,6 +112,78 @@ def function_step(
 
     say_what_was_meant()
     return make if function is None else make(function)
+
+
+def http_step(
+    name: str,
+    *,
+    url: str,
+    returns: type[T],
+    body: Function | None = None,
+    method: HttpMethod = "POST",
+    headers: Mapping[str, str] | None = None,
+    tier: str | None = None,
+    checks: Sequence[Check] = (),
+    price_usd: float | Decimal = 0,
+    retries: int = 2,
+    timeout_s: float = 60.0,
+    concurrency: int = 8,
+    requests_per_minute: int | None = None,
+    max_bytes: int = 1_000_000,
+    reuse: bool = True,
+    stakes: Stakes = "normal",
+    correct: Correct | None = None,
+) -> StepTask[T]:
+    """Return a step that an HTTP service does, in place of a model.
+
+    `vat = http_step("vat", url="${VAT_URL}", body=number_of, returns=Vat)`, then `vat.map(batches)`.
+    Each document is one request: `body` is a function of the document and the keyword arguments of
+    `.map` that returns what JSON can hold; by default `{"text": …}`. The answer is a JSON object
+    that fits `returns`, of at most `max_bytes`. `headers` names an environment variable for each
+    header: `{"authorization": "VAT_TOKEN"}`. `${NAME}` in `url` is one, too.
+
+    The address decides the tier: in the house (this machine, a private network, a host of an
+    in-house tier), or `hosted`, which every guard about tiers refuses; `tier` names another one of
+    the catalog. No redirect is followed. A 429 with Retry-After, a 5xx and a lost connection are
+    tried again as for a model. Each request has an `Idempotency-Key`, the same for the same call.
+    The rest is as in `function_step`. Raises Misuse for settings that cannot be.
+    """
+    if method not in get_args(HttpMethod):
+        methods = ", ".join(get_args(HttpMethod))
+        raise Misuse(f"{name}: method is '{method}'; write {methods}")
+    if body is not None and not callable(body):
+        raise Misuse(f"{name}: body takes a function of a document")
+    for header, variable in (headers or {}).items():
+        if not _VARIABLE_NAME.fullmatch(variable):
+            raise Misuse(
+                f"{name}: headers names an environment variable for {header}, such as "
+                "`VAT_TOKEN`: keys stay out of the code"
+            )
+    own = HttpWork(
+        url=url,
+        method=method,
+        headers=dict(headers or {}),
+        body=body or text_of,
+        tier=tier,
+        price_usd=_price(name, price_usd),
+        retries=_checked(name, "retries", retries, 0),
+        timeout_s=_checked(name, "timeout_s", timeout_s, 0.001),
+        concurrency=_checked(name, "concurrency", concurrency, 1),
+        requests_per_minute=_rate(name, requests_per_minute),
+        max_bytes=_checked(name, "max_bytes", max_bytes, 1),
+        reuse=reuse,
+    )
+    say_what_was_meant()
+    spec = Step(
+        name=name,
+        returns=returns,
+        prompt=name,
+        checks=tuple(checks),
+        own=own,
+        stakes=stakes,
+        correct=correct,
+    )
+    return task_of(spec, returns)
 
 
 def _rate(name: str, limit: int | None) -> int | None:

@@ -381,6 +381,8 @@ class Planner(DryRunEngine):
             done = self._runner.run(self._paid_cascade.run(job, work.document))
         except UnpaidCall:
             return None
+        if done.outcomes[work.step.name].attempts == ():
+            return None  # such as a body that reads an outcome which is not known yet
         return done.outcomes[work.step.name]
 
     def _features(

@@ -12,15 +12,21 @@ from decimal import Decimal
 
 from pydantic import Field
 
-from tierwise.policy.catalog import Model
+from tierwise.errors import unknown_name
+from tierwise.policy.addresses import NOT_AN_ADDRESS, host_of, in_house
+from tierwise.policy.catalog import Model, Tier
 from tierwise.policy.prices import Band
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Features
+from tierwise.policy.variables import fill_variables
 from tierwise.records import Choice, Rejection, Route, Transport, Usage
-from tierwise.steps.own_work import FunctionWork
+from tierwise.steps.own_work import FunctionWork, HttpWork, OwnWork
 from tierwise.steps.step import Step
 
 LOCAL = "local"  # the tier of what runs in this process
+# The tier of a service outside the house that names none: every guard about tiers keeps documents
+# from it, unless it allows a tier of this name.
+HOSTED = "hosted"
 _ZERO = Decimal(0)
 
 
@@ -61,11 +67,62 @@ def own_name(step: Step) -> str:
     return f"{kind}:{step.name}"
 
 
-def model_of(step: Step, own: FunctionWork) -> OwnModel:
+def tier_of(own: OwnWork, tiers: Mapping[str, Tier]) -> str:
+    """Return the tier of a step without a model: the one that it names, else that of its address."""
+    if isinstance(own, FunctionWork):
+        return LOCAL
+    if own.tier is not None:
+        return own.tier
+    for name, tier in tiers.items():
+        if tier.stays_in_house and in_house(own.url, tier.hosts):
+            return name
+    return LOCAL if in_house(own.url) else HOSTED
+
+
+def goes_outside(own: HttpWork, tiers: Mapping[str, Tier]) -> bool:
+    """Return True if an address is not surely in the house."""
+    return not any(
+        in_house(own.url, tier.hosts) for tier in tiers.values() if tier.stays_in_house
+    ) and not in_house(own.url)
+
+
+def resolved_work(own: OwnWork, env: Mapping[str, str]) -> OwnWork:
+    """Return a service with the variables in its address filled in; a function as it is."""
+    if isinstance(own, FunctionWork):
+        return own
+    return replace(own, url=fill_variables(own.url, env))
+
+
+def missing_for(
+    own: OwnWork, tiers: Mapping[str, Tier], env: Mapping[str, str]
+) -> str | None:
+    """Return why a service cannot be called here, in words; None if it can.
+
+    Its address is filled in by `resolved_work` before.
+    """
+    if isinstance(own, FunctionWork):
+        return None
+    unset = [name for name in own.headers.values() if not env.get(name)]
+    if unset:
+        return f"set {' and '.join(dict.fromkeys(unset))}"
+    if host_of(own.url) is None:
+        return f"its `url` {NOT_AN_ADDRESS}"
+    if own.tier is None:
+        return None
+    if own.tier not in tiers:
+        return unknown_name("tier", own.tier, tiers)
+    if tiers[own.tier].stays_in_house and goes_outside(own, tiers):
+        host = host_of(own.url)
+        return f"{host} is outside the house, and its tier {own.tier} stays in it"
+    return None
+
+
+def model_of(step: Step, own: OwnWork, tiers: Mapping[str, Tier]) -> OwnModel:
     """Return the entry that stands for a step without a model."""
     return OwnModel(
         name=own_name(step),
-        tier=LOCAL,
+        tier=tier_of(own, tiers),
+        runs_here=isinstance(own, FunctionWork),
         context_tokens=1_000_000_000,  # a function has no window
         max_output_tokens=1,
         price="unknown",  # by token; `usd` is the price of a call
@@ -78,11 +135,19 @@ def model_of(step: Step, own: FunctionWork) -> OwnModel:
     )
 
 
-def with_own_model(policy: Policy, model: OwnModel) -> Policy:
-    """Return the policy with one more entry, under its own hash: no file has changed."""
+def with_own_model(
+    policy: Policy, model: OwnModel, missing: str | None = None
+) -> Policy:
+    """Return the policy with one more entry, under its own hash: no file has changed.
+
+    `missing` says why the entry cannot be used here.
+    """
     models: Mapping[str, Model] = {**policy.catalog.models, model.name: model}
     catalog = policy.catalog.model_copy(update={"models": models})
-    extended = replace(policy, catalog=catalog)
+    unavailable = dict(policy.unavailable)
+    if missing is not None:
+        unavailable[model.name] = missing
+    extended = replace(policy, catalog=catalog, unavailable=unavailable)
     vars(extended)["hash"] = policy.hash
     return extended
 

@@ -1,4 +1,4 @@
-"""Steps without a model: the project's own function does the work of a step.
+"""Steps without a model: a function of the project, or a service behind an address, does the work.
 
 Such a step is routed, claimed, paid, checked and recorded like any other. Its call hash covers the
 code of the function and everything that the function is given.
@@ -7,15 +7,18 @@ code of the function and everything that the function is given.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from tierwise.errors import Misuse
 from tierwise.records import Document, OwnKind, canonical_hash
 from tierwise.steps.code import code_hash
+
+HttpMethod = Literal["POST", "PUT", "PATCH"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +56,22 @@ class FunctionWork:
 
     def check_parameters(self, step: str, parameters: Mapping[str, Any]) -> None:
         """Raise Misuse for parameters that the function does not take, and for missing ones."""
-        try:
-            signature = inspect.signature(self.function)
-        except (TypeError, ValueError):
-            return  # of a function that is not written in Python
-        try:
-            signature.bind(None, **parameters)
-        except TypeError as error:
-            raise Misuse(
-                f"{step}: the function cannot be called with these parameters: {error}"
-            ) from None
+        _check_parameters(self.function, step, parameters)
+
+
+def _check_parameters(
+    function: Callable[..., Any], step: str, parameters: Mapping[str, Any]
+) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # of a function that is not written in Python
+    try:
+        signature.bind(None, **parameters)
+    except TypeError as error:
+        raise Misuse(
+            f"{step}: the function cannot be called with these parameters: {error}"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +81,68 @@ class FunctionCall:
     work: FunctionWork
     document: Document
     parameters: Mapping[str, Any]
+
+
+def text_of(document: Document) -> dict[str, Any]:
+    """Return the body of a request where the step names no function for it: the text."""
+    return {"text": document.text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpWork:
+    """A service behind an address: one request for each document, its answer a JSON object.
+
+    - `url` may contain `${NAME}`, a variable of the environment.
+    - `headers` name a variable of the environment for each header.
+    - `body` is `(document, **parameters) -> what JSON can hold`.
+    - `tier` is that of the catalog whose guards apply. Without it, an address in the house has the
+      in-house tier, and any other one `hosted`.
+    """
+
+    url: str
+    method: HttpMethod = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Callable[..., Any] = text_of
+    tier: str | None = None
+    price_usd: Decimal = Decimal(0)
+    retries: int = 2
+    timeout_s: float = 60.0
+    concurrency: int = 8
+    requests_per_minute: int | None = None
+    max_bytes: int = 1_000_000
+    reuse: bool = True
+
+    @property
+    def kind(self) -> OwnKind:
+        """What does the work."""
+        return "http"
+
+    @cached_property
+    def code(self) -> str:
+        """The hash of the method, and of the code that makes the body."""
+        return canonical_hash([self.method, code_hash(self.body)])
+
+    def check_parameters(self, step: str, parameters: Mapping[str, Any]) -> None:
+        """Raise Misuse for parameters that the body's function does not take, and missing ones."""
+        _check_parameters(self.body, step, parameters)
+
+    def body_text(self, document: Document, parameters: Mapping[str, Any]) -> str:
+        """Return the request's body as JSON. Raises whatever the project's function raises."""
+        body = self.body(document, **parameters)
+        return json.dumps(body, ensure_ascii=True, sort_keys=True, allow_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpCall:
+    """One request to a service. `is_direct`: no proxy may see it."""
+
+    work: HttpWork
+    body: str = field(repr=False)
+    is_direct: bool
+
+
+OwnWork = FunctionWork | HttpWork
+OwnCall = FunctionCall | HttpCall
 
 
 def function_input(

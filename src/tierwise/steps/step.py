@@ -15,7 +15,7 @@ from tierwise.errors import Misuse, UnknownName, describe_exception
 from tierwise.records import Verdict, canonical_hash
 from tierwise.steps.checks import Check
 from tierwise.steps.code import code_hash
-from tierwise.steps.own_work import FunctionWork
+from tierwise.steps.own_work import OwnWork
 from tierwise.text.half_characters import without_escaped_halves
 from tierwise.text.json_objects import find_objects, repeated_key
 from tierwise.text.thoughts import without_thoughts
@@ -76,7 +76,7 @@ class Step:
     sees_pages: bool = False
     # whether the output's fields are judged, kept and sent on one by one
     by_field: bool = False
-    own: FunctionWork | None = None
+    own: OwnWork | None = None
     stakes: Stakes = "normal"
     correct: Correct | None = None  # compares an output with a golden example
 
