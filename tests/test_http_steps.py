@@ -260,6 +260,23 @@ def test_no_confidential_document_reaches_an_address_outside_the_house(
     assert service.bodies == []
 
 
+def test_without_a_guard_and_a_tier_what_is_confidential_stays_all_the_same(
+    project: Path, service: SmallServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", service.url)
+    rules = "version: 1\nroutes: [{name: default, try: [small]}]\n"
+    (project / "routing_rules" / "rules.yaml").write_text(rules)
+    secret = invoices(7, sensitivity="confidential")
+    outside = "http://vat.example.org/check"
+    with engine_of(project) as engine:
+        [kept] = run_once(engine, step_at(outside), secret)
+        assert (kept.status, kept.cause) == ("deferred", "no_model")
+        assert service.bodies == []
+        # A person named the tier, and no guard keeps documents from it.
+        [sent] = run_once(engine, step_at(outside, tier="clarifai"), secret)
+    assert (sent.status, sent.attempts[0].tier) == ("accepted", "clarifai")
+
+
 def test_an_address_in_the_house_is_reached_without_a_proxy_and_without_redirects(
     project: Path, service: SmallServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,7 +359,7 @@ from tierwise.engine import Engine
 from tierwise.project import Project
 from tierwise.records import Batch
 
-root, address, log = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+root, address, calls = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
 
 class Vat(BaseModel):
@@ -368,7 +385,7 @@ documents = tuple(
 )
 with Engine(Project(root)) as engine:
     run = engine.start_run("job")
-    batch = engine.run_batch(run, local.spec, Batch(documents), {"log": str(log)})
+    batch = engine.run_batch(run, local.spec, Batch(documents), {"log": calls})
     batch = engine.run_batch(run, vat.spec, batch)
     engine.finish_run(run, "completed")
     print(sum(d.outcomes["vat"].status == "accepted" for d in batch.load()))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tierwise.cascade.job import Work
 from tierwise.errors import FunctionFailed, GuardViolation, describe_exception
 from tierwise.policy.catalog import Model
-from tierwise.policy.own_model import goes_outside, may_run
+from tierwise.policy.own_model import goes_outside, may_run, unplaced_refusal
 from tierwise.records import Attempt, AttemptKind, Call, Message, canonical_hash
 from tierwise.steps.own_work import (
     FunctionCall,
@@ -26,7 +26,9 @@ def check_guards(work: Work, model: Model) -> None:
     """Raise GuardViolation if a guard keeps the document from the model."""
     if may_run(model):
         return
-    forbidden = work.run.policy.rules.forbidden(model.tier, work.features)
+    policy = work.run.policy
+    forbidden = policy.rules.forbidden(model.tier, work.features)
+    forbidden = forbidden or unplaced_refusal(policy, model, work.features)
     if forbidden:
         raise GuardViolation(f"{model.name}: {forbidden}")
 

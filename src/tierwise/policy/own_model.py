@@ -19,7 +19,7 @@ from tierwise.policy.prices import Band
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Features
 from tierwise.policy.variables import fill_variables
-from tierwise.records import Choice, Rejection, Route, Transport, Usage
+from tierwise.records import Choice, Rejection, Route, Transport, Usage, rank
 from tierwise.steps.own_work import FunctionWork, HttpWork, OwnWork
 from tierwise.steps.step import Step
 
@@ -183,6 +183,21 @@ def may_run(model: Model) -> bool:
     return isinstance(model, OwnModel) and model.runs_here
 
 
+def unplaced_refusal(policy: Policy, model: Model, f: Features) -> str | None:
+    """Return why a confidential document may not go to a service that no tier was named for.
+
+    That is so whatever the rules say: without a tier, no one has decided about the address.
+    """
+    if model.tier != HOSTED or HOSTED in policy.catalog.tiers:
+        return None
+    if not isinstance(model, OwnModel) or rank(f.sensitivity) < rank("confidential"):
+        return None
+    return (
+        f"what is {f.sensitivity} goes to no service outside the house without a tier; "
+        'name one of the catalog by `tier="…"`, and its guards decide'
+    )
+
+
 def _rejection(policy: Policy, model: Model, f: Features) -> Rejection | None:
     name = model.name
     if name in policy.unavailable:
@@ -190,5 +205,8 @@ def _rejection(policy: Policy, model: Model, f: Features) -> Rejection | None:
         return Rejection(name, f"unavailable: {missing}", "unavailable", detail=missing)
     guard = None if may_run(model) else policy.rules.guard_against(model.tier, f)
     if guard is None:
-        return None
+        refusal = unplaced_refusal(policy, model, f)
+        if refusal is None:
+            return None
+        return Rejection(name, refusal, "guard", detail="built in")
     return Rejection(name, guard.refusal(f), "guard", detail=guard.name)
