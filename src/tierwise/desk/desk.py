@@ -21,7 +21,7 @@ from tierwise import __version__
 from tierwise.desk.access import Access
 from tierwise.desk.addresses import document_path, item_path, run_path, to_parameter
 from tierwise.desk.guard import CSRF_FIELD, person_of
-from tierwise.desk.messages import said
+from tierwise.desk.messages import cause_title, said, unticked
 from tierwise.desk.navigation import NAVIGATION
 from tierwise.desk.pace import Pace
 from tierwise.desk.project_watch import ProjectWatch
@@ -144,6 +144,8 @@ def _environment() -> Environment:
         "run_path": run_path,
         "parameter": to_parameter,
         "said": said,
+        "unticked": unticked,
+        "cause": cause_title,
     }
     environment.globals["document_path"] = document_path
     environment.globals["item_path"] = item_path

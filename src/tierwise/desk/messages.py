@@ -6,12 +6,19 @@ import re
 
 from markupsafe import Markup, escape
 
+from tierwise.report.causes import REMEDIES
 from tierwise.text.escape import escape_control
 
 # Our own commands alone: a message may quote a stranger's text, which must not become markup.
 _COMMAND = re.compile(r"`(tierwise(?: [A-Za-z0-9_.=/-]+)+)`")
 _PLAIN_WORD = re.compile(r"[a-z][a-z'-]*[,;]?")
+_TICKED = re.compile(r"`([^`\n]+)`")
 _ENDS = (".", "!", "?", "…", ":")
+
+
+def unticked(message: str) -> str:
+    """Return a message with quotation marks in the place of backticks, for a page's plain text."""
+    return _TICKED.sub(r"“\1”", message)
 
 
 def said(message: str) -> Markup:
@@ -26,3 +33,11 @@ def said(message: str) -> Markup:
     if text and not text.endswith(_ENDS):
         text += "."
     return Markup(_COMMAND.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped
+
+
+def cause_title(cause: str | None) -> str:
+    """Return why a document waits, in words; the cause itself where it is another version's."""
+    for known, remedy in REMEDIES.items():
+        if known == cause:
+            return remedy.title
+    return cause or ""
