@@ -220,6 +220,7 @@ def test_flows_are_listed_by_their_files(project: Project) -> None:
     (project.root / "flows" / "notes.md").write_text("")
     assert project.flow_names() == [
         "contract_intake",
+        "expense_report",
         "meeting_digest",
         "support_inbox",
     ]
