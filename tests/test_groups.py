@@ -32,6 +32,7 @@ from tierwise.records import (
     Sensitivity,
     highest,
 )
+from tierwise.steps.own_work import function_input
 
 RULES = """
 version: 1
@@ -232,8 +233,13 @@ def test_an_error_of_a_flows_function_names_the_document_and_no_words(
     def fails_with_text(members: Any) -> str:
         raise ValueError(members[0].text)
 
+    def fails_with_a_remedy(document: Document) -> str:
+        raise Misuse("write extract.of(document, Model)")
+
     with running(root):
         batch = Batch((letter(1),))
+        with pytest.raises(Misuse, match=r"extract\.of"):
+            group_by([batch], fails_with_a_remedy)
         with pytest.raises(TierwiseError) as of_key:
             group_by([batch], fails)
         with pytest.raises(TierwiseError) as of_text:
@@ -308,6 +314,16 @@ def test_a_changed_member_makes_a_new_question_and_an_equal_one_none() -> None:
     assert made(members) != made(members, "other")
     assert made(members) != made(members[:1])
     assert made(members) != letter(1, text="same").hash
+
+
+def test_a_function_is_called_again_where_a_member_has_another_output() -> None:
+    def asked(label: str) -> str:
+        member = classified(letter(1), label)
+        group = group_of("ACME", [member], id="group/ACME", text="same")
+        return function_input(group, {}, None)
+
+    assert asked("billing") == asked("billing")
+    assert asked("billing") != asked("delivery")
 
 
 def test_a_rerun_pays_only_for_groups_that_changed(

@@ -175,6 +175,8 @@ class _Grouping:
             # A function that reads outputs fails in any way where there are none.
             if document.stopped:
                 return None
+            if isinstance(error, TierwiseError):  # its words quote no document
+                raise
             raise self._error("key", error, document.id) from None
         if key is UNKNOWN:
             return UNKNOWN

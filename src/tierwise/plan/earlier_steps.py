@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from tierwise.errors import TierwiseError
+from tierwise.engine import Unknown
+from tierwise.errors import Misuse, TierwiseError
 from tierwise.plan.dry_run_engine import DryRunEngine
 from tierwise.plan.planner import Planner
 from tierwise.project import Project
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     _Base = Engine
 else:
     _Base = object
+
+
+T = TypeVar("T")
 
 
 class StepReached(TierwiseError):
@@ -99,6 +103,18 @@ class _UpToStep(_Base):
             )
         self.arrival = self._arrive(step, batch, parameters or {}, only)
         raise StepReached(step.name)
+
+    def evaluate(
+        self,
+        function: Callable[[Document], T],  # noqa: ARG002
+        document: Document,  # noqa: ARG002
+    ) -> T | Unknown:
+        """Raise Misuse: golden documents of a step over groups are groups already."""
+        raise Misuse(
+            f"{self.step} comes after group_by in this flow, and its golden documents are whole "
+            "groups, which cannot go through the steps before it; give each row of the golden set "
+            "the `outcomes` of earlier steps that the prompt reads"
+        )
 
     def _arrive(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from typing import Any, Literal
@@ -166,9 +166,8 @@ def function_input(
         "sensitivity": document.sensitivity,
         "outcomes": outcomes,
         "pages": None if file is None else file.sha256,
-        "members": [
-            [member.id, member.hash, member.sensitivity] for member in document.members
-        ],
+        # with their outputs: a member may have another one by now
+        "members": [asdict(member) for member in document.members],
         "parameters": dict(parameters),
         "run": run_id,
     }
