@@ -12,9 +12,9 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
-from tasks.classify import classify
-from tasks.extract import Facts, Quoted, extract
+from tasks.category import category
 from tasks.policy import policy
+from tasks.receipt import receipt
 from tasks.spending import spending
 from tierwise import (
     Document,
@@ -39,38 +39,23 @@ CATEGORIES = {
 LIMITS = {"meal": 60.0, "travel": 80.0, "lodging": 150.0, "office": 120.0}
 
 
-class Receipt(Facts):
-    """What the accounts need of a receipt."""
-
-    company: Quoted = Field(description="the name of the shop or company that was paid")
-    date: Quoted = Field(description="the date of the purchase, as written")
-    number: Quoted = Field(description="the number of the receipt, invoice or order")
-    total: Quoted = Field(description="the total that was paid, digits only")
-    currency: Quoted = Field(description="the currency, as written: EUR, SEK, $")
-
-
-def company_of(receipt: Document) -> str | None:
+def company_of(document: Document) -> str | None:
     """Return a company's name in one spelling; None for a receipt that names no company."""
-    facts = extract.of(receipt, Receipt)
-    if facts is None or not facts.company.value:
+    facts = receipt.of(document)
+    if facts is None or not facts.company:
         return None
-    return " ".join(re.findall(r"\w+", facts.company.value)).title()
+    return " ".join(re.findall(r"\w+", facts.company)).title()
 
 
 def statement(receipts: Sequence[Document]) -> str:
     """Return a company's receipts as a list: one line of JSON each, so that no value forges another."""
     lines = []
-    for receipt in receipts:
-        facts = extract.of(receipt, Receipt)
-        kind = classify.of(receipt)
-        if facts is None:  # it would have no key
-            continue
+    for document in receipts:
+        kind = category.of(document)
         line = {
-            "receipt": receipt.id,
-            "date": facts.date.value,
+            "receipt": document.id,
             "category": kind.label if kind else None,
-            "total": facts.total.value,
-            "currency": facts.currency.value,
+            **document.value("receipt"),
         }
         lines.append(json.dumps(line, ensure_ascii=False))
     return "\n".join(lines)
@@ -101,8 +86,8 @@ def expense_report(
     """
     with recorded_run(budget_usd=budget_usd, within=within, detach=detach) as run:
         receipts = read_documents(source, sensitivity=sensitivity, only_new=only_new)
-        facts = extract.map(receipts, returns=Receipt, fields=Receipt.questions())
-        kinds = classify.map(receipts, labels=list(CATEGORIES), descriptions=CATEGORIES)
+        facts = receipt.map(receipts)
+        kinds = category.map(receipts, labels=list(CATEGORIES), descriptions=CATEGORIES)
         read = join(facts, kinds)
         # A receipt that waits for a person keeps no company's report from being written.
         companies = group_by(read, company_of, text=statement, incomplete="leave_out")

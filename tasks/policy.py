@@ -1,6 +1,6 @@
 """policy: the receipts of one company held against the rules for expenses, in Python.
 
-No model is asked. Its documents are groups: each member has what `extract` and `classify` found.
+No model is asked. Its documents are groups: each member has what `receipt` and `category` found.
 """
 
 from __future__ import annotations
@@ -91,14 +91,13 @@ def _twice(receipts: Sequence[Member]) -> Iterator[tuple[str, str]]:
 
 def field_of(receipt: Member, name: str) -> str:
     """Return the value of an extracted field; empty where the receipt does not say it."""
-    found = receipt.values.get("extract") or {}
-    pair = found.get(name) or {}
-    return str(pair.get("value") or "").strip()
+    found = receipt.values.get("receipt") or {}
+    return str(found.get(name) or "").strip()
 
 
 def category_of(receipt: Member) -> str:
     """Return the label of a receipt; empty where it has none."""
-    found = receipt.values.get("classify") or {}
+    found = receipt.values.get("category") or {}
     return str(found.get("label") or "")
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from flows.expense_report import CATEGORIES, LIMITS, Receipt, company_of, statement
+from flows.expense_report import CATEGORIES, LIMITS, company_of, statement
 from tasks.policy import Policy, amount_of, policy
+from tasks.receipt import Receipt
 from tests.kit.projects import ROOT, make_project, model
 from tests.kit.standin import Request, Standin
 from tests.kit.terminal import Terminal
@@ -38,11 +39,9 @@ NUMBER = r"(?:Receipt|Invoice|Order|receipt) ([\d-]+)"
 TOTAL = r"(?i)total\W+(?:\|\W*)?(EUR|SEK)\s+([\d ]+\.\d\d)"
 
 
-def quoted(pattern: str, text: str, group: int = 0) -> dict[str, str | None]:
+def found_in(pattern: str, text: str, group: int = 0) -> str | None:
     match = re.search(pattern, text)
-    if match is None:
-        return {"quote": None, "value": None}
-    return {"quote": match[0], "value": match[group].strip()}
+    return match[group].strip() if match else None
 
 
 def answer(request: Request) -> str:
@@ -56,14 +55,14 @@ def answer(request: Request) -> str:
     if company is None:
         return "I cannot read this."
     if "label" in properties:
-        return json.dumps({"label": COMPANIES[company], "evidence": company})
+        return json.dumps({"label": COMPANIES[company]})
     return json.dumps(
         {
-            "company": {"quote": company, "value": company},
-            "date": quoted(DAY, text),
-            "number": quoted(NUMBER, text, 1),
-            "total": quoted(TOTAL, text, 2),
-            "currency": quoted(TOTAL, text, 1),
+            "company": company,
+            "date": found_in(DAY, text),
+            "number": found_in(NUMBER, text, 1),
+            "total": found_in(TOTAL, text, 2),
+            "currency": found_in(TOTAL, text, 1),
         }
     )
 
@@ -133,7 +132,7 @@ def test_a_folder_of_receipts_becomes_a_report_for_each_company(
     assert checked["Blauwal Taxi"]["totals"] == {"EUR": "84.20"}
     # the receipt that no model reads waits; its company has no report
     receipts = rows(project / "out/expenses/receipts")
-    assert receipts["09-lucia.txt"]["outcomes"]["extract"]["status"] == "deferred"
+    assert receipts["09-lucia.txt"]["outcomes"]["receipt"]["status"] == "deferred"
     assert len(receipts) == 12
 
     # what is confidential has a report as well, and stays in the house with it
@@ -151,11 +150,10 @@ def receipt(place: int, **values: str | None) -> Document:
     fields = {"company": "Kestrel", "date": "1 May", "number": None}
     found = {**dict.fromkeys(Receipt.model_fields), **fields, **values}
     category = found.pop("category", "meal")
-    pairs = {name: {"quote": value, "value": value} for name, value in found.items()}
     made = Document(id=f"{place}.txt", text=f"receipt {place}")
     for step, value in (
-        ("extract", pairs),
-        ("classify", {"label": category, "evidence": ""}),
+        ("receipt", found),
+        ("category", {"label": category}),
     ):
         made = made.with_outcome(Outcome(step=step, status="accepted", value=value))
     return made
@@ -189,7 +187,7 @@ def test_amounts_are_read_however_they_are_written(
         id="a",
         hash="",
         sensitivity="internal",
-        values={"extract": {"total": {"quote": total, "value": total}}},
+        values={"receipt": {"total": total}},
     )
     found = amount_of(member)
     assert (None if found is None else str(found)) == amount
