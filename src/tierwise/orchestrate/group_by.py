@@ -171,7 +171,7 @@ class _Grouping:
         """Return a document's key; None where it has none, or stopped before it has one."""
         try:
             key = self.run.engine.evaluate(self.key, document)
-        except Exception as error:  # noqa: BLE001 - a project's own code
+        except Exception as error:
             # A function that reads outputs fails in any way where there are none.
             if document.stopped:
                 return None
