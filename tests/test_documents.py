@@ -188,7 +188,7 @@ def test_what_is_no_text_is_deferred_with_the_reason(tmp_path: Path) -> None:
     assert "binary data" in reason(documents["binary.txt"])
     assert "not all of it is UTF-8" in reason(documents["damaged.txt"])
     assert "not all of it is utf-16" in reason(documents["cut.txt"])
-    assert reason(documents["empty.md"]) == "the file is empty"
+    assert "the file is empty" in reason(documents["empty.md"])
     assert "no text found" in reason(documents["blank.txt"])
     assert "101 bytes, more than the limit of 100" in reason(documents["big.txt"])
     assert ".docx" in reason(documents["picture.psd"])

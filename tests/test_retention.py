@@ -268,6 +268,7 @@ def test_a_document_and_its_copies_are_deleted_from_all_runs(
         "values": 0,
         "decisions": 1,
         "documents": 1,
+        "recognized_files": 0,
         "dry_run": False,
     }
     kept = everything(url, project)
