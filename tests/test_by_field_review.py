@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,14 @@ from tierwise.audit.verify import verify_ledger
 from tierwise.cascade.known_outcomes import Retry
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
+from tierwise.export.answers import (
+    ExportFilter,
+    Judgements,
+    choose_answers,
+    read_answers,
+)
 from tierwise.project import Project
-from tierwise.records import Outcome
+from tierwise.records import FieldSource, Outcome
 from tierwise.review.queue import approve, edit, find_item, reopen, send_again
 
 TOTAL = {"total": RIGHT["total"]}
@@ -386,3 +393,28 @@ def test_the_open_fields_go_in_a_batch_of_their_own(tmp_path: Path) -> None:
             "day": "small",
             "total": "large",
         }
+
+
+def test_an_export_knows_all_models_that_an_answer_is_from(
+    tmp_path: Path, small: Standin, large: Standin
+) -> None:
+    large.answer(answer("total"))
+    root = make_project(
+        tmp_path, model("small", small.url), model("large", large.url, strength=20)
+    )
+    run(root)
+    loaded = Project(root)
+    with Engine(loaded, env={}) as engine:
+        records = read_answers(engine.ledger, loaded, "extract")
+        judgements = Judgements(engine.ledger, "extract", "", records.answers)
+        [[accepted]] = records.answers.values()
+        assert accepted.models == {"small", "large"}
+        question = accepted.question or ""
+        for names, count in ((("large",), 0), (("small", "large"), 1)):
+            wanted = ExportFilter(models=names)
+            chosen, _ = choose_answers(records, judgements, wanted, question)
+            assert len(chosen) == count
+    person = replace(
+        accepted, sources={**accepted.sources, "total": FieldSource("ada")}
+    )
+    assert person.models == {"small"}
