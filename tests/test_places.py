@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from pydantic import BaseModel
 
 from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
+from tierwise.desk.marks import marked_places
 from tierwise.documents.writing import write_documents
 from tierwise.engine import Engine
-from tierwise.ledger import Ledger
+from tierwise.ledger import Ledger, OutcomeRow
 from tierwise.project import Project
 from tierwise.records import (
     Batch,
@@ -25,6 +28,7 @@ from tierwise.records import (
     Word,
     canonical_hash,
 )
+from tierwise.report.document_rows import document_rows
 from tierwise.review.queue import By, edit, find_item
 from tierwise.steps.checks import (
     check,
@@ -325,3 +329,54 @@ def test_the_results_have_the_places(tmp_path: Path) -> None:
 def test_without_a_quotation_the_results_have_no_places(tmp_path: Path) -> None:
     outcome = Outcome(step="extract", status="accepted", value={})
     assert "places" not in written(tmp_path, document().with_outcome(outcome))
+
+
+def test_the_report_says_where_a_field_is_quoted(engine: Engine) -> None:
+    """Of a confidential document it does not: a field's name may be a word of the document."""
+    extracted(engine)
+    runs = [engine.ledger.runs.resolve("latest")]
+    assert f"total: {RECEIPT.index('Total')}–" in json.dumps(
+        document_rows(engine.ledger, runs), ensure_ascii=False
+    )
+    secret = replace(document(), sensitivity="confidential")
+    outcome = Outcome(
+        step="extract",
+        status="accepted",
+        value={},
+        sensitivity="confidential",
+        places=(Place("names.Mrs Abendroth", 0, 3),),
+    )
+    asyncio.run(engine.ledger.record_outcome(runs[0].id, secret, outcome))
+    for with_answers in (False, True):
+        rows = document_rows(engine.ledger, runs, with_answers=with_answers)
+        assert ("Abendroth" in json.dumps(rows)) == with_answers
+
+
+def test_the_desk_marks_places_by_field_and_page() -> None:
+    quoted = Outcome(
+        step="extract",
+        status="accepted",
+        value={},
+        places=(Place("total", 0, 5, 2), Place("far", 90, 99)),
+    )
+    edited = Outcome(step="edited", status="accepted", value={"quote": "milk"})
+    other = replace(quoted, step="redacted")
+    rows = [
+        OutcomeRow(
+            document_id="r.txt",
+            document_hash=document_hash,
+            outcome=outcome,
+            recorded_at=0.0,
+        )
+        for outcome, document_hash in (
+            (quoted, document().hash),
+            (edited, document().hash),
+            (other, "of another text"),
+        )
+    ]
+    parts = marked_places(RECEIPT, rows, most=1000)
+    assert "".join(part.text for part in parts) == RECEIPT
+    assert [(part.text, part.quoted_by) for part in parts if part.quoted_by] == [
+        (RECEIPT[:5], ("extract.total (page 2)",)),
+        ("Milk", ("edited.quote",)),
+    ]
