@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierwise.errors import ConfigError
+from tierwise.policy.by_field import share_whole
 from tierwise.policy.catalog import Catalog
 from tierwise.policy.certificates import (
     Certificates,
@@ -210,6 +211,27 @@ def test_each_model_is_shown_with_the_evidence_of_its_fields() -> None:
     assert small.proof.startswith("total: ")
     assert "date" not in small.proof
     assert large.proof.count("not certified") == 3
+
+
+def test_the_share_of_documents_that_are_kept_whole() -> None:
+    thresholds = {"threshold": 0.8, "n": 900}
+    certificates = [field("company"), field("date", coverage=0.9, **thresholds)]
+    total = field("total", coverage=0.8, **thresholds)
+    keeps = {"small": {"company": None, "date": 0.8, "total": 0.8}}
+    chain = ("small", "large")
+
+    def share(*listed: dict[str, Any], kept: Any = keeps) -> float | None:
+        made = policy(*listed).certificates
+        return share_whole(made, "receipt", chain, kept, FIELDS)
+
+    assert share(*certificates, total) == pytest.approx(0.7)
+    # a field that is never kept sends every document up
+    assert share(*certificates, kept={"small": {"company": None, "date": 0.8}}) == 0
+    whole = proof(*chain, keeps=keeps, coverage=0.75)
+    assert share(*certificates, total, whole) == 0.75
+    other = proof(*chain, keeps={"small": {"date": 0.9}}, coverage=0.75)
+    assert share(*certificates, total, other) == pytest.approx(0.7)
+    assert share(kept={}) is None
 
 
 shares = st.sampled_from([0.0, 0.5, 0.8, 0.9, 0.95])

@@ -21,8 +21,13 @@ def missing_certificate(engine: Engine, job: Job, chosen: Route) -> str | None:
     if rule is None or rule.pick is None:
         return None
     floor = engine.policy.floor(step)
-    if chosen.agrees_with:
+    if chosen.agrees_with or chosen.keeps:
         return None
+    if job.step.by_field and step in rules.field_floors:
+        return (
+            f"{step}: no chain is certified by field, so {chosen.rule} starts with the strongest "
+            f"model; run `tierwise certify {step} --by-field`"
+        )
     if floor is None and step in rules.agreement_floors:
         return (
             f"{step}: no agreement is certified that counts here, so route {chosen.rule} starts "

@@ -57,6 +57,7 @@ from tierwise.plan.plan import Plan
 from tierwise.plan.planned_transports import PlannedTransports
 from tierwise.plan.totals import ZERO, Totals
 from tierwise.policy.budget import Budget
+from tierwise.policy.by_field import share_whole
 from tierwise.policy.catalog import Model
 from tierwise.policy.router import Policy, tokens_for, unroutable_cause, worst_case
 from tierwise.policy.rules import Features, RouteRule, Rules
@@ -486,6 +487,8 @@ class Planner(DryRunEngine):
         for name in models:
             spent += self._add_call(work, self._model(name), reach, messages)
             passes = self._expectation(work, name).passes
+            if name == models[0] and name in chosen.keeps:
+                passes = self._share_whole(work, chosen)
             reach *= 0.0 if passes is None else 1 - passes
         budget.settle(reserved, spent)
         self.totals.expected_deferred += reach
@@ -631,6 +634,16 @@ class Planner(DryRunEngine):
                 model, limit, past, certificate, reask=self._most_reasks(model)
             )
         return self._expectations[key]
+
+    def _share_whole(self, work: Work, chosen: Route) -> float | None:
+        """Return the share of documents that the first model keeps whole, in a step by field."""
+        return share_whole(
+            self.policy.certificates,
+            work.step.name,
+            chosen.models,
+            chosen.keeps,
+            tuple(work.step.returns.model_fields),
+        )
 
     def _most_reasks(self, model: Model) -> int:
         """Return how often a model may be asked again; a trained classifier never is."""

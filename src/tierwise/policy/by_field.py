@@ -188,6 +188,31 @@ def share_left(fields: Collection[str], kept: Mapping[str, FieldCertificate]) ->
     return min(1.0, math.fsum(1 - certificate.kept for certificate in kept.values()))
 
 
+def share_whole(
+    certificates: Certificates,
+    step: str,
+    models: tuple[str, ...],
+    keeps: Mapping[str, KeptFields],
+    fields: Collection[str],
+) -> float | None:
+    """Return the share of documents whose fields are all kept of the first of these models.
+
+    As measured for the chain, or the least that follows from its fields. None: unknown.
+    """
+    for certificate in certificates.certificates:
+        if certificate.step != step or certificate.keeps is None:
+            continue
+        same_models = certificate.models == models[: len(certificate.models)]
+        if same_models and changed_keeps(certificate, keeps) is None:
+            return certificate.coverage
+    kept = {}
+    for field in keeps.get(models[0], ()):
+        of_field = certificates.find_field(step, models[0], field)
+        if of_field is not None:
+            kept[field] = of_field
+    return 1 - share_left(fields, kept) if kept else None
+
+
 def _is_measured(
     certificates: Certificates,
     step: str,
