@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from tests.kit.ledgers import DATABASES, DOCUMENT, RUN, migrated_url
 from tests.kit.projects import make_project, model
 from tests.kit.reported_runs import CENT, LARGE, SMALL, TODAY, record
 from tests.kit.samples import documents, opened
+from tests.kit.terminal import Terminal
 from tests.test_desk_pages import text_of
 from tests.test_desk_review import form_of
 from tierwise.desk.figures import quality, rate_of, today
@@ -26,6 +30,7 @@ from tierwise.report.build import build_report
 from tierwise.report.figures import ProjectFacts
 from tierwise.report.interval import interval
 from tierwise.report.markup import share
+from tierwise.text.amounts import usd
 
 DAY = 20_000
 RUNS = ("monday", "thursday")
@@ -234,3 +239,45 @@ def test_a_decision_is_in_the_figures_of_who_made_it(tmp_path: Path) -> None:
         assert ada.post("/review/undo", undo).status_code == 303
         assert "classify 0 – 3" in text_of(ada.get("/").text)
         assert "test 3 0 0 0 3" in text_of(ada.get("/").text)
+
+
+def test_the_desks_figures_are_those_of_the_commands(
+    desk: ServedDesk, terminal: Terminal
+) -> None:
+    """Runs, cost, calls and quality: the pages, `/metrics`, `runs`, `show` and the report agree."""
+    root = desk.project.root
+    browser = desk.signed_in()
+    listed = json.loads(terminal("runs", "--json", cwd=root).out)
+    assert {run["id"] for run in listed} == set(RUNS)
+    cost = sum((Decimal(run["cost_known"]) for run in listed), Decimal(0))
+    # Local calls for a, b, c, d, f, g, h and k; c and d at the large model, too.
+    assert cost == 8 * CENT + 2 * 10 * CENT
+    overview = text_of(browser.get("/").text)
+    unknown = sum(run["cost_unknown"] for run in listed)
+    assert f"Cost in 30 days {usd(cost, unknown)}" in overview
+    calls = sum(run["attempts"] - run["reused"] for run in listed)
+    assert f"Calls {calls}" in overview
+    sums: Counter[str] = Counter()
+    for family in text_string_to_metric_families(browser.get("/metrics").text):
+        for sample in family.samples:
+            sums[sample.name] += sample.value
+    assert Decimal(str(round(sums["tierwise_cost_usd_total"], 9))) == cost
+    assert sums["tierwise_calls_total"] == calls
+    for run in listed:
+        page = text_of(browser.get(f"/runs/{run['id']}").text)
+        spent = usd(Decimal(run["cost_known"]), run["cost_unknown"])
+        assert f"Documents {run['documents']} {run['accepted']} accepted" in page
+        assert f"Deferred {run['deferred']}" in page
+        assert f"Cost {spent}" in page
+        shown = json.loads(terminal("show", run["id"], "--json", cwd=root).out)
+        tally = desk.ledger.summaries.answers([run["id"]]).by_step["classify"]
+        [quality_row] = shown["quality"]
+        assert (quality_row["passed"], quality_row["answers"]) == (
+            tally.passed,
+            tally.n,
+        )
+        assert shown["run"]["cost_known"] == run["cost_known"]
+        path = root / "report.html"
+        assert terminal("report", run["id"], "--out", path, cwd=root).code == 0
+        row = f"classify {tally.n} {tally.passed} {tally.waiting} "
+        assert row in text_of(path.read_text())
