@@ -20,8 +20,10 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,8 @@ from tierwise.records import (
 )
 
 if TYPE_CHECKING:
+    import httpx
+
     from tests.kit.desk import Browser
 
 DAY_S = 86_400.0
@@ -239,50 +243,60 @@ def measure(folder: Path, writing: int) -> None:
             time.sleep(5)
         for path, settings in pages.items():
             times = []
+            used = []
             for _ in range(TIMES):
                 began = time.perf_counter()
+                began_cpu = time.process_time()
                 answer = browser.get(path, **settings)
                 times.append(1000 * (time.perf_counter() - began))
+                used.append(1000 * (time.process_time() - began_cpu))
                 assert answer.status_code == 200, (path, answer.status_code)
                 time.sleep(0.3)
-            print_times(path, times)
-        for what, times in decide(browser).items():
-            print_times(what, times)
+            print_times(path, times, used)
+        for what, both in decide(browser).items():
+            print_times(what, *both)
         if writer is not None:
             writer.wait()
 
 
-def print_times(what: str, times: list[float]) -> None:
-    """Print the first time, the median and the slowest, in milliseconds."""
+def print_times(what: str, times: list[float], used: list[float]) -> None:
+    """Print the first time, the median and the slowest, and the median of the CPU's time, in ms."""
     median = statistics.median(times)
     figures = f"first {times[0]:6.0f} ms, median {median:6.0f} ms"
     load, _, _ = os.getloadavg()
     slowest = f"slowest {max(times):6.0f} ms"
-    print(f"{what:32} {figures}, {slowest} (load {load:.1f})", flush=True)
+    cpu = f"CPU {statistics.median(used):4.0f} ms"
+    print(f"{what:32} {figures}, {slowest}, {cpu} (load {load:.1f})", flush=True)
 
 
-def decide(browser: Browser) -> dict[str, list[float]]:
+def decide(browser: Browser) -> dict[str, tuple[list[float], list[float]]]:
     """Reject a few items one after the other, and take each back."""
     from tests.test_desk_review import first_item, form_of
 
-    times: dict[str, list[float]] = {"an item": [], "a decision": [], "an undo": []}
+    kinds = ("an item", "a decision", "an undo")
+    found: dict[str, tuple[list[float], list[float]]] = {
+        kind: ([], []) for kind in kinds
+    }
+
+    def timed(kind: str, load: Callable[[], httpx.Response]) -> httpx.Response:
+        began = time.perf_counter()
+        began_cpu = time.process_time()
+        answer = load()
+        times, used = found[kind]
+        times.append(1000 * (time.perf_counter() - began))
+        used.append(1000 * (time.process_time() - began_cpu))
+        return answer
 
     place = first_item(browser).request.url.raw_path.decode()
     for _ in range(TIMES):
-        began = time.perf_counter()
-        page = browser.get(place)
-        times["an item"].append(1000 * (time.perf_counter() - began))
+        page = timed("an item", lambda: browser.get(place))
         form = {**form_of(page, "/review/decide"), "word": "reject"}
-        began = time.perf_counter()
-        done = browser.post("/review/decide", form)
-        times["a decision"].append(1000 * (time.perf_counter() - began))
+        done = timed("a decision", partial(browser.post, "/review/decide", form))
         assert done.status_code == 303, done.text
         undo = form_of(browser.get(done.headers["location"]), "/review/undo")
-        began = time.perf_counter()
-        back = browser.post("/review/undo", undo)
-        times["an undo"].append(1000 * (time.perf_counter() - began))
+        back = timed("an undo", partial(browser.post, "/review/undo", undo))
         assert back.status_code == 303, back.text
-    return times
+    return found
 
 
 def main() -> None:

@@ -281,3 +281,31 @@ def test_the_desks_figures_are_those_of_the_commands(
         assert terminal("report", run["id"], "--out", path, cwd=root).code == 0
         row = f"classify {tally.n} {tally.passed} {tally.waiting} "
         assert row in text_of(path.read_text())
+
+
+def test_an_undo_brings_an_item_back_after_the_queue_was_read_again(
+    tmp_path: Path,
+) -> None:
+    """Its run has no other item, so the new read has neither its row nor its tags."""
+    with opened(tmp_path) as office:
+        office.made()
+        rules = tmp_path / "routing_rules" / "rules.yaml"
+        rules.write_text(rules.read_text().replace("try: [dear]", CHECKED))
+        office.run(documents(1))
+    with desk_at(tmp_path) as served:
+        queue = served.app.state.desk.queue
+        [row] = queue.rows(served.app.state.desk).rows
+        ada = served.signed_in("reviewer", "ada")
+        [item] = re.findall(r'href="(/review/item\?[^"]*)"', ada.get("/review").text)[
+            :1
+        ]
+        form = form_of(ada.get(item.replace("&amp;", "&")), "/review/decide")
+        done = ada.post("/review/decide", {**form, "word": "reject"})
+        assert not queue.rows(served.app.state.desk).rows
+        queue._read_again(served.app.state.desk)
+        assert not queue.rows(served.app.state.desk).rows
+        undo = form_of(ada.get(done.headers["location"]), "/review/undo")
+        assert ada.post("/review/undo", undo).status_code == 303
+        found = queue.rows(served.app.state.desk)
+        assert list(found.rows) == [row]
+        assert row.run_id in found.tags

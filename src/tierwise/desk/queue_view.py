@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
@@ -164,7 +164,8 @@ class QueueRows:
     @cached_property
     def tag_names(self) -> Sequence[str]:
         """All tags, such as `team=claims`."""
-        return sorted({tag for run_id in self.tags for tag in _tags(self.tags, run_id)})
+        runs = {row.run_id for row in self.rows}
+        return sorted({tag for run_id in runs for tag in _tags(self.tags, run_id)})
 
 
 class QueueReader:
@@ -189,8 +190,7 @@ class QueueReader:
             if read is None or (
                 read.is_old(time.monotonic()) and read.took_s < _SLOW_S
             ):
-                read = _read(desk)
-                self._keep(read)
+                read = self._keep(_read(desk))
             elif read.is_old(time.monotonic()) and not self._is_reading():
                 self._thread = threading.Thread(
                     target=self._read_again, args=(desk,), daemon=True
@@ -205,8 +205,7 @@ class QueueReader:
         if rows is None:
             # A decision from before the read was taken back: its item is not among the rows.
             with self._lock:
-                read = _read(desk)
-                self._keep(read)
+                read = self._keep(_read(desk))
             rows, last = read.rows, read.last
         found = QueueRows(rows, read.tags)
         self._made = (read, last, found)
@@ -223,8 +222,8 @@ class QueueReader:
         with self._lock:
             self._keep(read)
 
-    def _keep(self, read: _Read) -> None:
-        """Replace the last read; the caller has the lock."""
+    def _keep(self, read: _Read) -> _Read:
+        """Replace the last read, and return the new one; the caller has the lock."""
         if self._read is not None:
             waiting = {ItemKey.of(row) for row in read.rows}
             for row in self._read.rows:
@@ -233,7 +232,10 @@ class QueueReader:
                     self._gone[key] = row
             while len(self._gone) > _MOST_GONE:
                 del self._gone[next(iter(self._gone))]
+            # Of a run whose last item was decided, for when that is taken back.
+            read = replace(read, tags={**self._read.tags, **read.tags})
         self._read = read
+        return read
 
 
 def _read(desk: Desk) -> _Read:
@@ -267,14 +269,21 @@ def _still_waiting(
         of_outcomes[key] = decision
         if decision.question is not None:
             of_texts[decision.question, decision.document_hash] = decision
+    # Of thousands of rows, a decision is about few: the others are told by two cheap looks.
+    documents = {key.document_id for key in of_outcomes}
+    texts = {text for _, text in of_texts}
     reopened = {key for key, each in of_outcomes.items() if each.decision == "reopened"}
-    missing = reopened - {ItemKey.of(row) for row in rows} if reopened else set()
-    if missing:
+    if reopened:
+        present = {ItemKey.of(row) for row in rows if row.document_id in documents}
+        missing = reopened - present
         if not missing <= gone.keys():
             return None
-        rows = sorted((*rows, *(gone[key] for key in missing)), key=_queue_place)
+        if missing:
+            rows = sorted((*rows, *(gone[key] for key in missing)), key=_queue_place)
 
     def waits(row: WaitingRow) -> bool:
+        if row.document_id not in documents and row.document_hash not in texts:
+            return True
         found = (
             of_outcomes.get(ItemKey.of(row)),
             of_texts.get((row.question, row.document_hash)),
