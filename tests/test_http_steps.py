@@ -31,6 +31,7 @@ from tierwise import (
 )
 from tierwise.engine import Engine
 from tierwise.errors import Misuse
+from tierwise.lint.import_project import describe_project
 from tierwise.orchestrate.dry_run import dry_run
 from tierwise.plan import Planner
 from tierwise.project import Project
@@ -346,6 +347,52 @@ def test_a_plan_sends_nothing(project: Path, service: SmallServer) -> None:
     assert service.bodies == []
     [row] = plan.rows
     assert (row.model, row.expected) == ("http:vat", Decimal("0.25"))
+
+
+STEP = """
+from pydantic import BaseModel
+from tierwise import http_step
+
+
+class Vat(BaseModel):
+    valid: bool
+
+
+vat{number} = http_step("vat{number}", url="{url}", returns=Vat, headers={headers}, tier={tier!r})
+"""
+
+
+def test_a_check_finds_what_is_wrong_with_a_service(
+    project: Path, own_modules: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VAT_TOKEN", TOKEN)
+    monkeypatch.delenv("VAT_URL", raising=False)
+    monkeypatch.syspath_prepend(str(project))
+    house = "http://127.0.0.1:1/x"
+    outside = "http://vat.example.org"
+    cases: list[tuple[str, str | None, dict[str, str], list[str]]] = [
+        (house, None, {"x-key": "VAT_TOKEN"}, []),
+        (house, "local", {}, []),
+        (outside, "clarifai", {}, []),
+        (outside, None, {}, ["warning"]),
+        (outside, "local", {}, ["error"]),
+        (outside, "nowhere", {}, ["error"]),
+        ("vat.example.org", None, {}, ["error"]),
+        ("${{VAT_URL}}/x", None, {}, ["warning"]),
+        (house, None, {"x-key": "VAT_OTHER"}, ["warning"]),
+    ]
+    for number, (address, tier, headers, _) in enumerate(cases):
+        text = STEP.format(url=address, headers=headers, tier=tier, number=number)
+        text = text.replace("{{", "{").replace("}}", "}")
+        (project / "tasks" / f"vat{number}.py").write_text(text)
+    found = describe_project(project)["findings"]
+    for number, (address, tier, _, levels) in enumerate(cases):
+        of_step = [
+            each["level"]
+            for each in found
+            if each["kind"] == "step" and Path(each["path"]).stem == f"vat{number}"
+        ]
+        assert of_step == levels, (address, tier)
 
 
 # ---- killed

@@ -726,10 +726,10 @@ class Engine:
         if step.own is None:
             raise Misuse(f"{step.name} has a model")
         tiers = run.policy.catalog.tiers
+        missing = missing_for(step.own, tiers, self.env)
         own = resolved_work(step.own, self.env)
         step = replace(step, own=own)
         model = model_of(step, own, tiers)
-        missing = missing_for(own, tiers, self.env)
         return Job(
             run=replace(run, policy=with_own_model(run.policy, model, missing)),
             step=step,

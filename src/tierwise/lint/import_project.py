@@ -32,8 +32,11 @@ from tierwise.lint.call_prompts import (
 )
 from tierwise.lint.findings import Finding, finding_from_error
 from tierwise.policy.certificates import Current
+from tierwise.policy.own_model import HOSTED, fault_of, tier_of, unset_variables
+from tierwise.policy.variables import fill_variables
 from tierwise.project import Project, import_fault
 from tierwise.steps.golden_settings import GoldenSettings, load_settings
+from tierwise.steps.own_work import HttpWork
 from tierwise.steps.prompts import read_prompts
 from tierwise.steps.step import Step
 
@@ -79,6 +82,7 @@ class _Description:
                 )
             self._steps.append(step)
             self._described_steps.append(_describe_step(step, path, current))
+            self._findings += _service_findings(self._project, step, path)
             if step.own is None:
                 self._findings += _golden_row_findings(self._project, step)
             self._checks.update(check.name for check in step.checks)
@@ -180,6 +184,33 @@ def _describe_step(step: Step, path: Path, current: Current | None) -> dict[str,
         "by_field": step.by_field,
         "current": evidence,
     }
+
+
+def _service_findings(project: Project, step: Step, path: Path) -> Iterator[Finding]:
+    """Yield what is wrong with the address, the tier and the variables of an HTTP step."""
+    if not isinstance(step.own, HttpWork):
+        return
+    try:
+        tiers = project.catalog.tiers
+    except TierwiseError:
+        return  # the check of that file reports it
+    unset = unset_variables(step.own, os.environ)
+    if unset:
+        names = " and ".join(unset).replace("|", " or ")
+        message = f"the step {step.name} cannot call its service here; set {names}"
+        yield Finding("warning", "step", path, None, message)
+        return
+    service = replace(step.own, url=fill_variables(step.own.url, os.environ))
+    fault = fault_of(service, tiers)
+    if fault is not None:
+        yield Finding("error", "step", path, None, f"the step {step.name}: {fault}")
+        return
+    if tier_of(service, tiers) == HOSTED and HOSTED not in tiers:
+        message = (
+            f"the step {step.name} calls an address outside the house without a tier, so no "
+            'guard with `allow_tiers` lets documents through; name one by `tier="…"`'
+        )
+        yield Finding("warning", "step", path, None, message)
 
 
 def _golden_row_findings(project: Project, step: Step) -> list[Finding]:

@@ -18,7 +18,7 @@ from tierwise.policy.catalog import Model, Tier
 from tierwise.policy.prices import Band
 from tierwise.policy.router import Policy
 from tierwise.policy.rules import Features
-from tierwise.policy.variables import fill_variables
+from tierwise.policy.variables import fill_variables, missing_variables
 from tierwise.records import Choice, Rejection, Route, Transport, Usage, rank
 from tierwise.steps.own_work import FunctionWork, HttpWork, OwnWork
 from tierwise.steps.step import Step
@@ -96,15 +96,25 @@ def resolved_work(own: OwnWork, env: Mapping[str, str]) -> OwnWork:
 def missing_for(
     own: OwnWork, tiers: Mapping[str, Tier], env: Mapping[str, str]
 ) -> str | None:
-    """Return why a service cannot be called here, in words; None if it can.
-
-    Its address is filled in by `resolved_work` before.
-    """
+    """Return why a service cannot be called here, in words; None if it can."""
     if isinstance(own, FunctionWork):
         return None
-    unset = [name for name in own.headers.values() if not env.get(name)]
+    unset = unset_variables(own, env)
     if unset:
-        return f"set {' and '.join(dict.fromkeys(unset))}"
+        return f"set {' and '.join(unset)}"
+    return fault_of(replace(own, url=fill_variables(own.url, env)), tiers)
+
+
+def unset_variables(own: OwnWork, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the variables that a service needs and that are not set; `A|B` means either."""
+    if isinstance(own, FunctionWork):
+        return ()
+    headers = [name for name in own.headers.values() if not env.get(name)]
+    return tuple(dict.fromkeys([*missing_variables(own.url, env), *headers]))
+
+
+def fault_of(own: HttpWork, tiers: Mapping[str, Tier]) -> str | None:
+    """Return what is wrong with a service's address and tier; None for nothing."""
     if host_of(own.url) is None:
         return f"its `url` {NOT_AN_ADDRESS}"
     if own.tier is None:
