@@ -19,6 +19,7 @@ from tests.kit.projects import make_project, model
 from tests.kit.standin import Request, Standin
 from tests.kit.steps import CLASSIFY
 from tests.kit.terminal import Done, Terminal
+from tierwise.documents.groups import group_of
 from tierwise.engine import Engine
 from tierwise.export.collect import Export, ExportFilter, collect
 from tierwise.ledger import Decision, Ledger
@@ -335,6 +336,27 @@ def test_what_is_confidential_does_not_leave_without_being_named(
         f"---\nsensitivity: confidential\n---\n{text(1)}"
     )
     assert numbers("--in-house") == [3], "also what says so only by now"
+
+
+def test_a_group_leaves_only_for_a_training_in_the_house(
+    project: Path, terminal: Terminal
+) -> None:
+    """Guards look at its members, and the record does not say what these are like."""
+    members = [
+        message(project, 2),
+        message(project, 3, metadata={"private": "yes"}),
+    ]
+    group = group_of("all", members, id="group/all", text=text(4))
+    classified(project, message(project, 1), group)
+    with Engine(Project(project), env={}) as engine:
+        engine.ledger.retention.keep([group])
+
+    def exports_group(*arguments: object) -> bool:
+        _, lines = exported(terminal, project, *arguments)
+        return any(text(4) in line["messages"][1]["content"] for line in lines)
+
+    assert not exports_group()
+    assert exports_group("--in-house")
 
 
 @pytest.mark.parametrize(

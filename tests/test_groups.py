@@ -393,6 +393,33 @@ def test_what_may_not_leave_the_house_does_not_leave_in_a_group(
     assert outside.count - before == 0 or not is_kept
 
 
+def test_a_member_of_a_group_in_a_group_keeps_both_in_the_house(
+    root: Path, outside: Standin
+) -> None:
+    """By its metadata, or by an output; the middle group has what all its members share."""
+    for hidden in (
+        letter(1, metadata={"team": "a", "private": "yes"}),
+        classified(letter(1, metadata={"team": "a"}), "delivery"),
+    ):
+        open_letter = letter(2, metadata={"team": "a", "private": "no"})
+        with running(root) as run:
+            teams = group_by([Batch((hidden, open_letter))], "team")
+            everything = group_by(teams, lambda _: "all")
+            [whole] = by_id([run.hold(batch) for batch in everything]).values()
+            [outcome] = summaries(run, everything).values()
+        [team] = whole.members
+        assert [member.id for member in team.members] == ["1.txt", "2.txt"]
+        assert (outcome.status, outcome.model) == ("accepted", "small")
+    assert outside.count == 0
+
+
+def test_a_key_is_any_number(root: Path) -> None:
+    keys = {"1.txt": 2.5, "2.txt": 7}
+    with running(root):
+        batches = group_by([Batch((letter(1), letter(2)))], lambda each: keys[each.id])
+        assert list(by_id(batches)) == ["group/2.5", "group/7"]
+
+
 def test_a_guard_that_matches_a_member_keeps_the_group_out_of_batches_too() -> None:
     guard = Guard.model_validate(
         {

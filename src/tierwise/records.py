@@ -531,7 +531,8 @@ class Member:
     """One document of a group, as it was when the group was made.
 
     `values` are its accepted outputs by step. A guard that keeps a member from a model keeps its
-    group from it, too: therefore language and metadata are here.
+    group from it, too: therefore language and metadata are here, and `members` where it is a group
+    itself.
     """
 
     id: str
@@ -540,6 +541,7 @@ class Member:
     language: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
     values: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    members: tuple[Member, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ def key_text(key: Any) -> str | None:
         key = key.value
     if key is None:
         return None
-    if not isinstance(key, str | int | Decimal | date):
+    if not isinstance(key, str | int | float | Decimal | date):
         raise Misuse(
             f"group_by: a key is a text, a number, a date or None, not a {type(key).__name__}"
         )
@@ -121,6 +121,7 @@ def _member(document: Document) -> Member:
         language=document.language,
         metadata=dict(document.metadata),
         values=values,
+        members=document.members,
     )
 
 

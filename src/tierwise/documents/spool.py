@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -151,7 +152,7 @@ def _from_json(data: dict[str, Any]) -> Document:
         outcomes[outcome.step] = outcome
     pages = tuple(page_words(page, data["text"]) for page in data.pop("pages"))
     page_file = data.pop("page_file")
-    members = tuple(Member(**member) for member in data.pop("members"))
+    members = _members(data.pop("members"))
     return Document(
         **data,
         members=members,
@@ -159,6 +160,11 @@ def _from_json(data: dict[str, Any]) -> Document:
         pages=pages,
         page_file=_page_file(page_file) if page_file else None,
     )
+
+
+def _members(rows: Sequence[Mapping[str, Any]]) -> tuple[Member, ...]:
+    """Return members as they were written; one that is a group has its own."""
+    return tuple(Member(**{**row, "members": _members(row["members"])}) for row in rows)
 
 
 def _page_file(data: dict[str, Any]) -> PageFile:

@@ -275,7 +275,7 @@ class _ExampleBuilder:
             return "the text is not kept, and in no source folder; --source names one"
         if rank(document.strictest) > rank(self._wanted.sensitivity_max):
             return _too_sensitive(document.strictest)
-        if self._kept_in_house(document):
+        if self._kept_in_house(answer, document):
             return "a guard keeps it in the house; --in-house takes them for a training there"
         if self._golden.overlaps(document.text):
             return "in a golden set, or nearly"
@@ -283,10 +283,17 @@ class _ExampleBuilder:
             return "the answer does not fit the schema"
         return None
 
-    def _kept_in_house(self, document: Document) -> bool:
+    def _kept_in_house(self, answer: AcceptedAnswer, document: Document) -> bool:
         """Return True if a guard keeps a document from any tier outside the house."""
         if self._wanted.in_house:
             return False
+        if document.hash != answer.document_hash:
+            # A group. A guard looks at its members, whose metadata is not on record: any may match.
+            return any(
+                guard.forbids(tier)
+                for guard in self._rules.guards
+                for tier in self._outside_tiers
+            )
         seen_by_rules = features(
             self._step,
             document,

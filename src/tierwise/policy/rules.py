@@ -98,19 +98,21 @@ class Features:
     members: Sequence[Member] = field(default=(), repr=False)
 
     def of_members(self) -> Iterator[Features]:
-        """Yield the features of the group as if it were each of its members.
+        """Yield the features of the group as if it were each of its members, and each of theirs.
 
         Its sensitivity is the strictest of theirs already, unless it was redacted since.
         """
         for member in self.members:
-            yield replace(
+            as_member = replace(
                 self,
                 language=member.language,
                 stakes=_stakes(member.metadata.get("stakes")) or self.stakes,
                 tags=member.metadata,
                 outcomes={**self.outcomes, **member.values},
-                members=(),
+                members=member.members,
             )
+            yield as_member
+            yield from as_member.of_members()
 
 
 def features(
