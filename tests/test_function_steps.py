@@ -8,13 +8,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from prefect import flow
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from tests.kit.projects import make_project, model
 from tierwise import (
@@ -37,7 +40,7 @@ from tierwise.errors import Misuse
 from tierwise.orchestrate.dry_run import dry_run
 from tierwise.plan import Planner
 from tierwise.project import Project
-from tierwise.records import Batch, Outcome
+from tierwise.records import Batch, FieldSource, Outcome, Place
 
 GUARDED = """
 version: 1
@@ -184,6 +187,93 @@ def test_a_recorded_result_is_used_again_for_the_same_code_document_and_paramete
         assert calls["20"] == 7
 
 
+def test_a_result_is_not_used_again_where_what_the_function_reads_has_changed(
+    project: Path, tmp_path: Path
+) -> None:
+    """Which model gave an output and how sure it was, where its words are; a parameter's file."""
+    limits = tmp_path / "limits.txt"
+
+    def read(document: Document, *, table: Path = limits) -> Policy:
+        calls[document.id] += 1
+        return Policy(allowed=True, why=table.read_text())
+
+    task = function_step("policy", read, returns=Policy)
+    [document] = receipts(20)
+    first = Outcome(step="extract", status="accepted", value={"total": 20})
+    source = FieldSource("small", "attempt", 0.5)
+    outcomes = [
+        first,
+        replace(first, model="small"),
+        replace(first, sources={"total": source}),
+        replace(first, sources={"total": replace(source, confidence=0.9)}),
+        replace(first, places=(Place("total", 11, 13),)),
+        replace(first, status="skipped", value=None, cause="condition"),
+    ]
+    # what differs from run to run is none of these
+    same = replace(
+        first,
+        sources={"total": replace(source, attempt="another", confidence=0.9)},
+        reason="in other words",
+    )
+    limits.write_text("100")
+    with engine_of(project) as engine:
+        for expected, outcome in enumerate([*outcomes, same], 1):
+            run_once(engine, task, (document.with_outcome(outcome),), table=limits)
+            assert calls["20"] == min(expected, len(outcomes))
+        limits.write_text("200")
+        seen = document.with_outcome(first)
+        [again] = run_once(engine, task, (seen,), table=limits)
+    assert again.value == {"allowed": True, "why": "200"}
+
+
+class Number(BaseModel):
+    """An output model whose keys in JSON are not the names of its fields."""
+
+    country: str = Field(alias="Country code")
+
+
+class Vat(BaseModel):
+    number: Number = Field(validation_alias="VAT number")
+    kind: Literal["full", "reduced"] = Field(serialization_alias="rate")
+    due: date
+
+
+class Kind(Enum):
+    FULL = "full"
+
+
+def test_outputs_of_models_with_aliases_and_of_plain_enums(project: Path) -> None:
+    number = Number.model_validate({"Country code": "DE"})
+    due = date(2026, 5, 1)
+
+    def as_model(document: Document) -> Vat:
+        return Vat.model_validate({"VAT number": number, "kind": "full", "due": due})
+
+    def by_alias(document: Document) -> dict[str, Any]:
+        return {"VAT number": {"Country code": "DE"}, "kind": Kind.FULL, "due": due}
+
+    def by_name(document: Document) -> dict[str, Any]:
+        return {"number": number, "kind": Kind.FULL, "due": due}
+
+    def with_an_object(document: Document) -> dict[str, Any]:
+        return {"number": number, "kind": object(), "due": due}
+
+    [document] = receipts(20)
+    with engine_of(project) as engine:
+        for function in (as_model, by_alias, by_name):
+            task = function_step("vat", function, returns=Vat)
+            [outcome] = run_once(engine, task, (document,))
+            assert outcome.value == {
+                "number": {"country": "DE"},
+                "kind": "full",
+                "due": "2026-05-01",
+            }
+            assert task.of(document.with_outcome(outcome)) == as_model(document)
+        task = function_step("vat", with_an_object, returns=Vat)
+        [outcome] = run_once(engine, task, (document,))
+    assert (outcome.status, outcome.cause) == ("deferred", "function")
+
+
 def fail_once(error: Exception) -> Callable[[Document], Policy]:
     tries = Counter[str]()
 
@@ -278,7 +368,7 @@ FAILURES: Mapping[Callable[..., Any], str] = {
     hanging_async: "0.05 s",
     cancelling: "RuntimeError",
     wordy: "str",
-    unwritable: "TypeError",
+    unwritable: "SerializationError",
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from tierwise.errors import (
     FunctionBusy,
@@ -22,6 +21,8 @@ from tierwise.errors import (
 from tierwise.records import Call, Reply, Usage
 from tierwise.steps.own_work import FunctionCall, FunctionWork
 
+# Dates, amounts, enums and models in it become plain JSON; any other object is refused.
+_OBJECT = TypeAdapter(dict[Any, Any])
 _LONGEST_RETRY_AFTER_S = 3600.0
 _WHAT_IT_RETURNS = "return an instance of the step's output model, or a dict"
 
@@ -143,16 +144,9 @@ def _as_json(call: Call, result: Any) -> str:
         if isinstance(result, BaseModel):
             return result.model_dump_json()
         if isinstance(result, Mapping):
-            return json.dumps(dict(result), ensure_ascii=False, default=_plain)
+            return _OBJECT.dump_json(dict(result)).decode()
     except Exception as error:  # noqa: BLE001 - serializers are project code
         message = f"its output is not JSON: {type(error).__name__}; {_WHAT_IT_RETURNS}"
         raise FunctionFailed(message, model=call.model) from None
     message = f"it returned {type(result).__name__}; {_WHAT_IT_RETURNS}"
     raise FunctionFailed(message, model=call.model)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value in a dict as plain data: dates and amounts as text, models as dicts."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    return str(value)

@@ -82,7 +82,8 @@ class StepTask(BatchTask, Generic[T]):
             return None
         output_model = returns or self.spec.returns
         try:
-            return output_model.model_validate(value)
+            # Outcomes have the fields' own names in place of aliases.
+            return output_model.model_validate(value, by_alias=True, by_name=True)
         except ValidationError:
             name = self.spec.name
             raise Misuse(

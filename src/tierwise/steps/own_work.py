@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from tierwise.errors import Misuse
-from tierwise.records import Document, OwnKind, canonical_hash
+from tierwise.records import Document, Outcome, OwnKind, canonical_hash
 from tierwise.steps.code import code_hash
 
 HttpMethod = Literal["POST", "PUT", "PATCH"]
@@ -153,10 +154,15 @@ def function_input(
     With `run_id`, a result is reused in this run alone.
     """
     outcomes = {
-        step: [outcome.status, outcome.value]
-        for step, outcome in document.outcomes.items()
+        step: _outcome_input(outcome) for step, outcome in document.outcomes.items()
     }
     file = document.page_file
+    # a file that a parameter names is read by the function: its content counts
+    files = {
+        name: code_hash(value)
+        for name, value in parameters.items()
+        if isinstance(value, Path)
+    }
     parts = {
         "id": document.id,
         "source": document.source,
@@ -169,6 +175,28 @@ def function_input(
         # with their outputs: a member may have another one by now
         "members": [asdict(member) for member in document.members],
         "parameters": dict(parameters),
+        "files": files,
         "run": run_id,
     }
     return canonical_hash(parts)
+
+
+def _outcome_input(outcome: Outcome) -> list[Any]:
+    """Return what a function can read of an outcome, but for ids and sentences.
+
+    These differ from run to run, so that no result would be found on record.
+    """
+    sources = {
+        name: [source.model, source.confidence, source.is_reviewer]
+        for name, source in outcome.sources.items()
+    }
+    places = [place.as_row() for place in outcome.places]
+    return [
+        outcome.status,
+        outcome.value,
+        outcome.cause,
+        outcome.model,
+        sources,
+        outcome.open_fields,
+        places,
+    ]

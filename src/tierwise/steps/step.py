@@ -195,8 +195,12 @@ class Step:
 
     def output_in(self, part: str) -> BaseModel | Verdict:
         """Return the output in one JSON object, or the failed verdict `schema`."""
+        # A function's output, as it is on record, has the fields' own names in place of aliases.
+        by_name = True if self.own is not None else None
         try:
-            output = self.returns.model_validate_json(without_escaped_halves(part))
+            output = self.returns.model_validate_json(
+                without_escaped_halves(part), by_alias=True, by_name=by_name
+            )
         except ValidationError as error:
             return _malformed(_first_error(error))
         except Exception as error:  # noqa: BLE001 - validators are project code
@@ -215,7 +219,11 @@ class Step:
         """
         if self.gathers is None:
             raise TypeError(f"{self.name} gathers nothing")
-        outputs = [self.returns.model_validate(value) for value in values]
+        # Outcomes have the fields' own names in place of aliases.
+        outputs = [
+            self.returns.model_validate(value, by_alias=True, by_name=True)
+            for value in values
+        ]
         merged = self.gathers(outputs)
         return merged.model_dump(mode="json")
 
