@@ -8,6 +8,8 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field, model_validator
 
 from tierwise.gateway.logprobs import field_confidences
@@ -242,3 +244,41 @@ def test_a_field_is_as_sure_as_its_least_likely_token(
 ) -> None:
     found = field_confidences(logprobs, answer)
     assert found == (expected if expected is None else pytest.approx(expected))
+
+
+@given(
+    st.lists(
+        st.text(alphabet="a1é€😀", min_size=1, max_size=6), min_size=1, max_size=6
+    ),
+    st.integers(min_value=1, max_value=5),
+    st.data(),
+)
+def test_of_many_values_each_token_counts_for_its_own(
+    words: list[str], width: int, data: st.DataObject
+) -> None:
+    """Tokens of any length that may cut a character, some of them empty."""
+    answer = json.dumps(
+        {f"k{number}": [word, 1] for number, word in enumerate(words)},
+        ensure_ascii=False,
+    )
+    content = f"</think> {answer}".encode()
+    parts = [content[at : at + width] for at in range(0, len(content), width)]
+    parts.insert(data.draw(st.integers(0, len(parts))), b"")
+    chosen = data.draw(st.integers(0, len(words) - 1))
+    begin = content.index(f'"k{chosen}": ['.encode()) + len(f'"k{chosen}": ["')
+    end = begin + len(words[chosen].encode())
+    rows = []
+    position = 0
+    for part in parts:
+        is_of_word = position < end and position + len(part) > begin
+        probability = 0.25 if is_of_word else 0.5
+        rows.append(
+            {"token": "?", "bytes": list(part), "logprob": math.log(probability)}
+        )
+        position += len(part)
+    found = field_confidences({"content": rows}, answer)
+    assert found is not None
+    assert found[f"k{chosen}"] == pytest.approx(0.25)
+    # A token may reach into the value before or after it, no further.
+    others = [found[f"k{n}"] for n in range(len(words)) if abs(n - chosen) > 1]
+    assert others == pytest.approx([0.5] * len(others))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,15 +43,22 @@ def field_confidences(logprobs: Any, answer: str) -> dict[str, float] | None:
     starts = _starts(texts)
     values = _log_probabilities(logprobs)
     least: dict[str, float] = {}
+    # Of a long answer with many values, no value looks through all tokens.
+    place = start
+    read = 0
     for found in find_objects(answer):
         for key, span in value_spans(answer, found.start):
             own: list[float] = []
             for leaf in leaf_spans(answer, span):
-                first = start + _bytes_in(answer[: leaf.start])
-                end = start + _bytes_in(answer[: leaf.stop])
-                for value, begin, text in zip(values, starts, texts, strict=True):
-                    if begin < end and begin + len(text) > first:
-                        own.append(value)
+                first = place + _bytes_in(answer[read : leaf.start])
+                end = first + _bytes_in(answer[leaf])
+                place = end
+                read = leaf.stop
+                token = bisect_right(starts, first) - 1
+                while token < len(starts) and starts[token] < end:
+                    if starts[token] + len(texts[token]) > first:
+                        own.append(values[token])
+                    token += 1
             likely = math.exp(min(own))
             # Where an answer has an object twice, or a draft of it, the less likely value counts.
             least[key] = min(likely, least.get(key, 1.0))
