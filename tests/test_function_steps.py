@@ -36,7 +36,7 @@ from tierwise import (
 )
 from tierwise.cascade import RunContext
 from tierwise.engine import Engine
-from tierwise.errors import Misuse
+from tierwise.errors import ConfigError, Misuse
 from tierwise.orchestrate.dry_run import dry_run
 from tierwise.plan import Planner
 from tierwise.project import Project
@@ -386,6 +386,44 @@ def test_what_a_function_raises_defers_the_document_without_its_words(
             assert "taxi" not in str(attempt.error_text)
         ENDED.set()
     assert "taxi" not in caplog.text
+
+
+def test_a_function_that_takes_too_long_is_called_again_only_where_that_is_asked_for(
+    project: Path,
+) -> None:
+    """A TimeoutError is an OSError, too, and the first call may still be under way."""
+    ended = threading.Event()
+
+    def hangs(document: Document) -> Policy:
+        calls[document.id] += 1
+        ended.wait(30)
+        return Policy(allowed=True, why="at last")
+
+    settings = {"timeout_s": 0.05, "retries": 1}
+    with engine_of(project) as engine:
+        for kind, expected in ((OSError, 1), (TimeoutError, 2)):
+            calls.clear()
+            outcome = one(engine, hangs, retry_on=(kind,), reuse=False, **settings)
+            assert outcome.status == "deferred"
+            assert calls["20"] == expected
+    ended.set()
+
+
+def test_rules_may_name_a_step_without_a_model(project: Path) -> None:
+    (project / "tasks" / "own.py").write_text(
+        "from tierwise import function_step, http_step\n"
+        'first = function_step("first", print, returns=dict)\n'
+        'second = http_step(name="second", url="http://127.0.0.1:1", returns=dict)\n'
+    )
+    path = project / "routing_rules" / "rules.yaml"
+    named = "when: {step: [first, second], sensitivity_min: restricted}"
+    path.write_text(GUARDED.replace("when: {sensitivity_min: restricted}", named))
+    assert Project(project).rules.guards[0].when.step == ("first", "second")
+    path.write_text(
+        GUARDED.replace("when: {sensitivity_min: restricted}", "when: {step: third}")
+    )
+    with pytest.raises(ConfigError):
+        Project(project).rules  # noqa: B018
 
 
 def test_one_failing_document_stops_no_other(project: Path) -> None:

@@ -30,6 +30,7 @@ from tierwise import (
 from tierwise.documents import iter_documents
 from tierwise.errors import Misuse, TierwiseError
 from tierwise.orchestrate import documents as reading
+from tierwise.orchestrate.batch_task import call_now
 from tierwise.orchestrate.dry_run import dry_run
 from tierwise.orchestrate.joining import joined_document
 from tierwise.plan import Planner
@@ -371,5 +372,8 @@ def test_an_outcome_that_both_have_is_the_same_one() -> None:
 
 
 def test_a_batch_alone_is_refused() -> None:
-    with pytest.raises(Misuse):
-        join([Batch((LETTER,))], Batch((LETTER,)))
+    """As it is, and as the result of a future."""
+    batch = Batch((LETTER,))
+    for alone in (batch, call_now(lambda: batch)):
+        with pytest.raises(Misuse):
+            join([batch], alone)

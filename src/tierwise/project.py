@@ -505,18 +505,20 @@ def steps_without_model(root: Path) -> set[str]:
 
 
 def _own_steps_in(tree: ast.Module) -> Iterator[str]:
-    """Yield the names that calls of `function_step` give as a constant."""
+    """Yield the names that calls of `function_step` and `http_step` give as a constant."""
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call) or not node.args:
+        if not isinstance(node, ast.Call):
             continue
         function = node.func
         called = function.attr if isinstance(function, ast.Attribute) else ""
         if isinstance(function, ast.Name):
             called = function.id
-        name = node.args[0]
-        is_constant = isinstance(name, ast.Constant) and isinstance(name.value, str)
-        if called in _MAKERS and is_constant:
-            yield name.value  # type: ignore[attr-defined]
+        if called not in _MAKERS:
+            continue
+        named = [each.value for each in node.keywords if each.arg == "name"]
+        for name in [*node.args[:1], *named]:
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                yield name.value
 
 
 def import_fault(error: BaseException, path: Path, root: Path) -> ConfigError:

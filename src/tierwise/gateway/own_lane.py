@@ -117,7 +117,8 @@ def _fault(
 ) -> FunctionBusy | FunctionFailed:
     if isinstance(error, _TooLong):
         message = f"no result within {work.timeout_s:g} s"
-        if issubclass(TimeoutError, work.retry_on):
+        # Only where it is named, and not as an OSError: the function may still run in its thread.
+        if TimeoutError in work.retry_on:
             return FunctionBusy(message, model=call.model)
         return FunctionFailed(message, model=call.model)
     if isinstance(error, _Raised) and error.__cause__ is not None:

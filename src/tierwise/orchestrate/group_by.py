@@ -81,10 +81,10 @@ def group_by(
         )
     if most < 1:
         raise Misuse(f"group_by: most is {most}; a group has at least 1 member")
-    if isinstance(batches, Batch):
-        raise Misuse("group_by takes a list of batches; put a single batch in a list")
     if isinstance(batches, PrefectFuture):
         batches = batches.result()
+    if isinstance(batches, Batch):
+        raise Misuse("group_by takes a list of batches; put a single batch in a list")
     stored = [result_of(run, batch) for batch in batches]
     grouping = _Grouping(run, _function_of(key), text, most, incomplete)
     grouping.find_members(stored)

@@ -76,13 +76,13 @@ def _checked(branch: Batches) -> Iterable[Any]:
     """Return a branch's batches or futures. Raises Misuse for a single batch."""
     if isinstance(branch, unmapped):
         branch = branch.unwrap()
+    if isinstance(branch, PrefectFuture):
+        branch = branch.result()
     if isinstance(branch, Batch):
         raise Misuse(
             "join takes lists of batches, as `.map` and read_documents return them; "
             "put a single batch in a list"
         )
-    if isinstance(branch, PrefectFuture):
-        return branch.result()
     return branch
 
 

@@ -79,9 +79,10 @@ def function_step(
 
     A call costs `price_usd`, which is reserved in the run's budget. An exception of a class in
     `retry_on`, and `tierwise.TryAgain`, pass by themselves: the function is called again `retries`
-    times. Any other exception, and no result within `timeout_s`, defers the document. At most
-    `concurrency` calls run at once, and `requests_per_minute` begin. A result is reused for the
-    same code, document and parameters; with `reuse=False`, in the same run alone.
+    times. Any other exception defers the document. So does no result within `timeout_s`, unless
+    `retry_on` names TimeoutError itself. At most `concurrency` calls run at once, and
+    `requests_per_minute` begin. A result is reused for the same code, document and parameters; with
+    `reuse=False`, in the same run alone.
 
     Raises Misuse for settings that cannot be.
     """

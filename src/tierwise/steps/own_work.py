@@ -27,7 +27,8 @@ class FunctionWork:
     """A function of the project, `(document, **parameters) -> output`, sync or async.
 
     - An exception of a class in `retry_on`, and TryAgain, pass by themselves: the call is made
-      again, `retries` times. Any other one defers the document.
+      again, `retries` times. Any other one defers the document, and so does no result in time,
+      unless `retry_on` names TimeoutError itself.
     - `reuse` is False for a function whose result may differ: it is reused in the same run alone.
     """
 
