@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from tierwise.records import Box, PageWords, Word
@@ -22,6 +23,7 @@ _COMPARED = 60  # characters that decide between two places of a word
 # A word is taken from the next page where this many more characters follow as in the text.
 _NEXT_PAGE = 12
 _SHORT = 4
+_MOST_TRIED = 500  # places of a word: a page may have thousands of equal ones
 _SPACES = frozenset(map(ord, " \t\n\r\v\f\u00a0\u2002\u2003\u2009\u3000"))
 _DEVICE = 1_000_000  # pdfium returns places as whole numbers of this page
 _PAGE_END = "\f"
@@ -49,21 +51,29 @@ class _Page:
         """
         best = -1
         best_score = 0
-        start = self.keys.find(key)
-        while start >= 0:
-            # A short one is a part of many others.
-            is_word = len(key) >= _SHORT or start in self.begins
-            if is_word and not self.used[start]:
-                score = _common(self.keys, start, key + after)
-                is_better = score > best_score
-                # of equal ones, the first from where the last word ended
-                if score == best_score and best < expected <= start:
-                    is_better = True
-                if is_better:
-                    best = start
-                    best_score = score
-            start = self.keys.find(key, start + 1)
+        wanted = key + after
+        for start in islice(self._free(key, expected), _MOST_TRIED):
+            score = _common(self.keys, start, wanted)
+            if score > best_score:
+                best = start
+                best_score = score
+            if best_score == len(wanted):
+                break
         return best, best_score
+
+    def _free(self, key: str, expected: int) -> Iterator[int]:
+        """Yield the places of a word that no other has: from `expected` on, then those before."""
+        length = len(self.keys)
+        for begin, end in ((expected, length), (0, expected)):
+            # of a place before `end`, the whole word
+            most = min(length, end + len(key) - 1)
+            start = self.keys.find(key, begin, most)
+            while start >= 0:
+                # A short one is a part of many others.
+                is_word = len(key) >= _SHORT or start in self.begins
+                if is_word and not self.used[start]:
+                    yield start
+                start = self.keys.find(key, start + 1, most)
 
     def follows(self, key: str, position: int) -> bool:
         """Return True if a word is on the page at a place that no other word has."""
