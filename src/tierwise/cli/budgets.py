@@ -59,14 +59,14 @@ def budgets(
 
 def _states(ledger: Ledger) -> list[BudgetState]:
     """Return the current budgets of the rules, then the newest of all others."""
-    from tierwise.policy.budget import RunBudget
+    from tierwise.policy.budget import current_states
 
     # The ledger has the budgets that were spent from; the rules may have more.
-    recorded = {state.name: state for state in ledger.budgets.states()}
+    recorded = ledger.budgets.states()
     limits = [limit.limit for limit in find_project().rules.budget.limits]
-    current = RunBudget(limits, recorded).states()
+    current = current_states(limits, recorded)
     current_names = {state.name for state in current}
-    others = [state for name, state in recorded.items() if name not in current_names]
+    others = [state for state in recorded if state.name not in current_names]
     others.sort(key=lambda state: state.name, reverse=True)
     return [*current, *others[:_MOST_OTHERS]]
 

@@ -24,7 +24,7 @@ from tierwise.ledger import RunRow
 from tierwise.ledger.views.answers import Tallies
 from tierwise.ledger.views.overview import LabelCount, Spending, StepCounts
 from tierwise.ledger.views.waiting import WaitingRow
-from tierwise.policy.budget import BudgetState
+from tierwise.policy.budget import BudgetState, current_states
 from tierwise.policy.served_names import shown_name
 from tierwise.project import Project
 from tierwise.report.figures import ProjectFacts
@@ -109,20 +109,33 @@ def running(desk: Desk, now: float) -> list[Progress]:
 
 
 def budgets(desk: Desk, now: float) -> list[BudgetState]:
-    """Return the budgets that apply now, the most used first: no day or month that is over."""
-    periods = {"day": time.strftime("%Y-%m-%d", time.gmtime(now))}
-    periods["month"] = periods["day"][:7]
+    """Return the budgets that apply now, the most used first: of the rules and of live runs."""
+    recorded = desk.kept.get("budgets", desk.ledger.budgets.states)
+    # The budget of a run that has ended is spent or not, and of no use to anyone.
     live = {f"run {each.run.id}" for each in running(desk, now)}
-    found = []
-    for state in desk.kept.get("budgets", desk.ledger.budgets.states):
-        per, _, rest = state.name.partition(" ")
-        if per in periods and rest.partition(" ")[0] != periods[per]:
-            continue
-        # The budget of a run that has ended is spent or not, and of no use to anyone.
-        if per == "run" and state.name not in live:
-            continue
-        found.append(state)
+    of_runs = [state for state in recorded if state.name in live]
+    found = [*_budgets_of_rules(desk, recorded, now), *of_runs]
     return sorted(found, key=lambda state: (-used(state), state.name))
+
+
+def _budgets_of_rules(
+    desk: Desk, recorded: Sequence[BudgetState], now: float
+) -> list[BudgetState]:
+    """Return today's and this month's budgets, with the limits that `tierwise budgets` shows."""
+    try:
+        rules = desk.project.rules
+    except ConfigError:
+        # Rules that never loaded have no limits: those of the ledger are the last ones known.
+        day = time.strftime("%Y-%m-%d", time.gmtime(now))
+        present = (f"day {day}", f"month {day[:7]}")
+        return [state for state in recorded if _is_of(state.name, present)]
+    limits = [limit.limit for limit in rules.budget.limits]
+    return current_states(limits, recorded)
+
+
+def _is_of(name: str, periods: Sequence[str]) -> bool:
+    """Return True if a budget is for one of these periods, whatever its tags."""
+    return any(name == period or name.startswith(f"{period} ") for period in periods)
 
 
 def used(state: BudgetState) -> float:

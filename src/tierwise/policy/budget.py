@@ -137,6 +137,17 @@ class RunBudget:
         return {limit.name(now): limit.usd for limit in self.limits}
 
 
+def current_states(
+    limits: Iterable[Limit], recorded: Iterable[BudgetState]
+) -> list[BudgetState]:
+    """Return the budgets that the rules' limits give now, with what the ledger has of each.
+
+    The limit is that of the rules, also where nothing was spent since they changed.
+    """
+    by_name = {state.name: state for state in recorded}
+    return RunBudget(limits, by_name).states()
+
+
 def _used(state: BudgetState) -> float:
     return _share(state.spent + state.reserved, state.limit)
 
