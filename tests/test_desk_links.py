@@ -94,6 +94,63 @@ def test_the_page_of_each_alert_and_of_each_cause_opens(desk: ServedDesk) -> Non
         assert len(re.findall('<th scope="row">', page)) == 1
 
 
+def test_what_waits_in_a_run_opens_the_items_of_that_run_alone(
+    desk: ServedDesk,
+) -> None:
+    browser = desk.signed_in("reviewer")
+    other = replace(RUN, id="another-run", flow=FLOW, started_at=time.time())
+    desk.ledger.start_run(other)
+    document = replace(DOCUMENT, id="c.txt", text="The text of c.txt")
+    outcome = replace(deferred(), sensitivity="internal")
+    asyncio.run(desk.ledger.record_outcome(other.id, document, outcome, question="q"))
+    desk.ledger.finish_run(other.id, "completed")
+    assert "c.txt" in browser.get("/review").text
+    causes = [
+        link for link in links(browser.get(f"/runs/{RUN.id}").text) if "cause=" in link
+    ]
+    assert len(causes) == 2
+    for link in causes:
+        page = browser.get(link)
+        assert "c.txt</a>" not in page.text
+        # The selection stays that run's after a decision and in what is selected next.
+        assert f'value="{RUN.id}" selected' in page.text
+        assert form_of(page, "/review/bulk")["of_run"] == RUN.id
+    [own] = [
+        link
+        for link in links(browser.get("/runs/another-run").text)
+        if "cause=" in link
+    ]
+    assert "c.txt</a>" in browser.get(own).text
+    assert "a.txt</a>" not in browser.get(own).text
+
+
+def test_an_unread_files_pages_say_that_it_could_not_be_read(desk: ServedDesk) -> None:
+    browser = desk.signed_in("reviewer", "rita")
+    pages = (document_path(RUN.id, UNREAD), item_path(RUN.id, UNREAD, "read"))
+
+    def texts() -> list[str]:
+        return [text_section(browser.get(page).text) for page in pages]
+
+    for text in texts():
+        assert "could not be read" in text
+        assert "password" in text
+        assert "source" not in text
+    # A dismissed one never had a text either.
+    form = form_of(browser.get(pages[1]), "/review/decide")
+    browser.post("/review/decide", {**form, "word": "reject"})
+    for text in texts():
+        assert "could not be read" in text
+    gone = text_section(browser.get(document_path(RUN.id, "a.txt")).text)
+    assert "could not be read" not in gone
+
+
+def text_section(html: str) -> str:
+    """Return the part of a page that has the document's text."""
+    found = re.search(r'<h2 id="(?:h-text|text-title)">.*?</section>', html, re.DOTALL)
+    assert found
+    return found[0]
+
+
 def test_a_selection_of_any_characters_comes_back_from_a_form(desk: ServedDesk) -> None:
     """Hidden fields have the selection: spelt out, it would select something else."""
     browser = desk.signed_in("reviewer")
@@ -124,12 +181,12 @@ def test_an_unread_file_is_dismissed_with_a_note_and_never_approved(
         assert answer.status_code == 422
     done = browser.post("/review/decide", {**form, "word": "reject"})
     assert done.status_code == 303
-    assert "scan" not in browser.get("/review").text
+    assert "1.pdf</a>" not in browser.get("/review").text
     [decision] = desk.ledger.reviews.history(RUN.id, UNREAD, "read")
     assert (decision.decision, decision.note) == ("rejected", "blank")
     undo = form_of(browser.get("/review"), "/review/undo")
     assert browser.post("/review/undo", undo).status_code == 303
-    assert "scan" in browser.get("/review").text
+    assert "1.pdf</a>" in browser.get("/review").text
     assert not verify_ledger(desk.ledger.seals).faults
 
 

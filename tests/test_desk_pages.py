@@ -24,6 +24,7 @@ from tierwise.desk.addresses import document_path, from_parameter, to_parameter
 from tierwise.desk.figures import by_day, documents_done, progress, waiting_by_age
 from tierwise.desk.marks import marked
 from tierwise.desk.navigation import NAVIGATION
+from tierwise.desk.pages.run import STATUSES
 from tierwise.desk.server import warm_up
 from tierwise.ledger import Decision, Ledger
 from tierwise.ledger.views.waiting import WaitingRow
@@ -243,6 +244,82 @@ def test_a_run_page_lists_its_documents(desk: ServedDesk) -> None:
     assert "No run" in browser.get("/runs?flow=other").text
     assert browser.get("/runs/ended-1?status=x").status_code == 400
     assert browser.get("/runs/ended-1/document?id=z").status_code == 404
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_a_document_has_one_status_as_a_whole(tmp_path: Path, database: str) -> None:
+    """In the list, its filter, and the counts of its run; a later step may be rejected."""
+    statuses = {
+        "both.txt": ("accepted", "accepted"),
+        "later.txt": ("accepted", "rejected"),
+        "open.txt": ("accepted", "deferred"),
+        "refused and open.txt": ("rejected", "deferred"),
+        "sent.txt": ("accepted", "waiting"),
+        "none.txt": ("skipped", "skipped"),
+    }
+    wanted = {
+        "both.txt": "accepted",
+        "later.txt": "rejected",
+        "open.txt": "deferred",
+        "refused and open.txt": "deferred",
+        "sent.txt": "waiting",
+        "none.txt": "skipped",
+    }
+    with Ledger.open(migrated_url(database, tmp_path), root=tmp_path) as ledger:
+        ledger.start_run(RUN)
+        for name, of_steps in statuses.items():
+            for number, status in enumerate(of_steps):
+                record(ledger, name, step=f"step {number}", status=status)
+        ledger.finish_run(RUN.id, "completed")
+        rows = ledger.overview.documents(RUN.id)
+        assert {row.document_id: row.status for row in rows} == wanted
+        for status in STATUSES:
+            only = ledger.overview.documents(RUN.id, status=status)
+            fitting = sorted(name for name, of in wanted.items() if of == status)
+            assert [row.document_id for row in only] == fitting
+        run = ledger.runs.resolve(RUN.id)
+        assert (run.documents, run.accepted) == (6, 1)
+        assert (run.deferred, run.in_batches) == (2, 1)
+        # A reviewer's decision about a later step counts as well.
+        ledger.reviews.decide(
+            Decision(
+                run_id=RUN.id,
+                document_id="both.txt",
+                document_hash=DOCUMENT.hash,
+                step="step 1",
+                question=None,
+                decision="rejected",
+                reviewer="ann",
+                reviewed_at=NOW,
+            )
+        )
+        assert ledger.runs.resolve(RUN.id).accepted == 0
+        assert ledger.overview.documents(RUN.id, status="accepted") == []
+
+
+def test_any_status_can_be_selected_again(desk: ServedDesk) -> None:
+    browser = desk.signed_in("viewer")
+    page = browser.get("/runs/ended-1?status=deferred").text
+    form = page[page.index('<form method="get"') :]
+    assert '<option value="">any</option>' in form
+    assert "disabled" not in form[: form.index("</form>")]
+    for name in ("a.txt", "c.txt"):
+        assert f"{name}</a>" in browser.get("/runs/ended-1?find=&status=").text
+
+
+def test_a_text_without_a_mark_says_nothing_of_marks(tmp_path: Path) -> None:
+    root = project_at(tmp_path)
+    with Ledger.open(root=root) as ledger:
+        ledger.start_run(RUN)
+        record(ledger, "a.txt", SMALL, value={"label": "other"})
+        record(ledger, "b.txt", SMALL, value={"quote": DOCUMENT.text[:20]})
+        ledger.retention.keep([DOCUMENT])
+    with desk_at(root) as served:
+        browser = served.signed_in()
+        plain = browser.get(document_path(RUN.id, "a.txt")).text
+        quoted = browser.get(document_path(RUN.id, "b.txt")).text
+        assert ("<mark" in plain, "<mark" in quoted) == (False, True)
+        assert ("Marked:" in plain, "Marked:" in quoted) == (False, True)
 
 
 @pytest.mark.parametrize("role", ["viewer", "reviewer", "admin"])

@@ -188,7 +188,35 @@ def test_comments_and_sending_again(desk: ServedDesk, ada: Browser) -> None:
     following = followed(ada, send(ada, same, "again"))
     assert title(following) != document
     assert status(desk, document) == "deferred"
-    assert document not in ada.get("/review").text.replace(title(following), "")
+    assert f"{document}</a>" not in ada.get("/review").text
+
+
+def test_undo_names_the_decision_that_it_takes_back(
+    desk: ServedDesk, ada: Browser
+) -> None:
+    """A comment is no decision: after one, the decision before it is what undo takes back."""
+    page = first_item(ada)
+    decided = title(page)
+    other = followed(ada, send(ada, page, "reject"))
+    same = followed(ada, send(ada, other, "comment", note="ask the sender"))
+    assert title(same) != decided
+    for shown in (same, ada.get("/review")):
+        for words in undo_words(shown):
+            assert decided in words
+            assert "rejected" in words
+            assert title(same) not in words
+    back = followed(ada, ada.post("/review/undo", form_of(same, "/review/undo")))
+    assert title(back) == decided
+    assert status(desk, decided) == "deferred"
+
+
+def undo_words(page: httpx.Response) -> tuple[str, str]:
+    """Return the words of a page's undo button, and of its line in the list of keys."""
+    button = re.search(r'accesskey="u">([^<]*)<', page.text)
+    line = re.search(r"<dt><kbd>u</kbd></dt><dd>([^<]*)</dd>", page.text)
+    assert button
+    assert line
+    return unescape(button[1]), unescape(line[1])
 
 
 def test_all_of_a_selection_is_one_action_with_one_undo(
@@ -208,6 +236,9 @@ def test_all_of_a_selection_is_one_action_with_one_undo(
     assert '<th scope="row">' not in told.text
     action = parse_qs(urlsplit(done.headers["location"]).query)["done"][0]
     assert len(desk.ledger.reviews.action(action)) == waiting - 1
+    button = re.search(r'accesskey="u">([^<]*)<', told.text)
+    assert button
+    assert f"{waiting - 1} items" in button[1]
     back = followed(ada, ada.post("/review/undo", form_of(told, "/review/undo")))
     assert len(re.findall('<th scope="row">', back.text)) == waiting - 1
     assert status(desk, title(item)) == "rejected"

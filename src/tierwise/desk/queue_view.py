@@ -26,7 +26,7 @@ ORDERS: Mapping[Order, str] = {
     "oldest": "the longest wait first",
     "value": "those that settle the most documents first",
 }
-_PARTS = ("step", "cause", "flow", "tag", "older")
+_PARTS = ("step", "cause", "flow", "of_run", "tag", "older")
 _UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _LONGEST_AGE = 6  # digits
 _FRESH_S = 5.0  # what runs defer meanwhile is shown after that time
@@ -56,6 +56,7 @@ class Selection:
     step: str = ""
     cause: str = ""
     flow: str = ""
+    of_run: str = ""  # an item's address has `run` already
     tag: str = ""
     older: str = ""
     order: Order = "oldest"
@@ -346,6 +347,7 @@ def read_queue(desk: Desk, reader: QueueReader, selection: Selection) -> QueueVi
             row
             for row in every.rows
             if wanted.fits(row, now)
+            and selection.of_run in ("", row.run_id)
             and (not selection.tag or selection.tag in _tags(every.tags, row.run_id))
         ]
         if selection.order == "value":

@@ -70,10 +70,12 @@ class Compared:
             alike = plural(self.documents, "document")
             return f"Both gave equal answers for {alike}: nothing needs a verdict."
         differing = plural(self.differing, "document")
-        all_of = f"{differing} of {self.documents} in common have different answers"
+        have = "has" if self.differing == 1 else "have"
+        all_of = f"{differing} of {self.documents} in common {have} different answers"
         if not self.waiting:
             return f"{all_of}; each has a verdict."
-        waiting = f"{all_of}; {self.waiting} wait for a verdict"
+        wait = "waits" if self.waiting == 1 else "wait"
+        waiting = f"{all_of}; {self.waiting} {wait} for a verdict"
         unseen = self.waiting - self.visible
         if unseen:
             return f"{waiting}, {unseen} of them more sensitive than you may read."

@@ -18,6 +18,7 @@ from tierwise.desk.marks import Part, marked_places
 from tierwise.desk.pages.run import find_run
 from tierwise.desk.prefect_link import flow_run_url
 from tierwise.ledger import Decision, OutcomeRow, RunRow
+from tierwise.ledger.views.waiting import NO_TEXT
 from tierwise.records import Attempt, Outcome, Sensitivity, highest
 from tierwise.review.queue import find_text
 
@@ -50,7 +51,14 @@ class DocumentView:
     is_shown: bool
     text: Sequence[Part] | None
     is_cut: bool
+    is_unread: bool  # its file could not be read, so that it never had a text
+    why_unread: str
     steps: Sequence[StepView]
+
+    @property
+    def is_marked(self) -> bool:
+        """True where a part of the text is marked."""
+        return any(part.quoted_by for part in self.text or ())
 
     @property
     def cost_known(self) -> Decimal:
@@ -117,8 +125,10 @@ def document_view(
         decisions = desk.ledger.reviews.history(run.id, document_id, step)
         steps.append(_step_view(row.outcome, of_step, decisions, is_shown))
     text = None
-    if is_shown:
-        document_hash = rows[0].document_hash
+    document_hash = rows[0].document_hash
+    unread = [row.outcome for row in rows if row.outcome.cause == "unreadable"]
+    # Every document without a text has one hash, and would be found by it.
+    if is_shown and document_hash != NO_TEXT:
         # From where a reviewer's page has it, too: the ledger, or else the run's source.
         text = find_text(desk.ledger, desk.project, run, document_id, document_hash)
     parts = None
@@ -126,11 +136,13 @@ def document_view(
         parts = marked_places(text, rows, most=_LONGEST_TEXT)
     return DocumentView(
         document_id=document_id,
-        document_hash=rows[0].document_hash,
+        document_hash=document_hash,
         sensitivity=sensitivity,
         is_shown=is_shown,
         text=parts,
         is_cut=text is not None and len(text) > _LONGEST_TEXT,
+        is_unread=bool(unread) or document_hash == NO_TEXT,
+        why_unread=unread[0].reason if unread and is_shown else "",
         steps=steps,
     )
 

@@ -32,7 +32,7 @@ from tierwise.desk.queue_view import (
 )
 from tierwise.errors import DecidedMeanwhile, Misuse, UnknownName
 from tierwise.ledger import Decision
-from tierwise.ledger.people.decisions import Version
+from tierwise.ledger.people.decisions import COMMENT, Version
 from tierwise.ledger.views.waiting import NO_TEXT, WaitingRow
 from tierwise.records import Verdict, highest
 from tierwise.review import bulk
@@ -57,7 +57,17 @@ _MOST_LISTED = 50
 _LONGEST_TEXT = 200_000  # characters on a page
 _LONGEST_NOTE = 10_000
 _LONGEST_KEY = 100
+_ACTION_S = 300.0
 _BULK_WORDS = ("approved", "rejected", "again")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastAction:
+    """A person's action that can be taken back: what was done to which document, or to how many."""
+
+    request: str
+    subject: str
+    word: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +95,17 @@ class ItemView:
     attempts: Sequence[AttemptView]
     decisions: Sequence[Decision]
 
+    @property
+    def is_unread(self) -> bool:
+        """True for a file that could not be read, so that it never had a text."""
+        return self.item.document_hash == NO_TEXT or bool(self.why_unread)
+
+    @property
+    def why_unread(self) -> str:
+        """Why the file could not be read; empty where another outcome replaced that one."""
+        outcome = self.item.outcome
+        return outcome.reason if outcome.cause == "unreadable" else ""
+
 
 @router.get("/review")
 def queue_page(desk: TheDesk, request: Request, person: Viewer) -> Response:
@@ -100,7 +121,7 @@ def queue_page(desk: TheDesk, request: Request, person: Viewer) -> Response:
         selection=selection,
         orders=ORDERS,
         notice=_notice(desk, request, person),
-        last=desk.ledger.reviews.last_request(person.name),
+        last=_last_action(desk, person),
         seen=desk.ledger.reviews.last_number(),
         request_id=uuid.uuid4().hex,
         undo_id=uuid.uuid4().hex,
@@ -272,7 +293,7 @@ def _item_page(
         before=before,
         after=after,
         notice=notice,
-        last=desk.ledger.reviews.last_request(person.name),
+        last=_last_action(desk, person),
         request_id=uuid.uuid4().hex,
         undo_id=uuid.uuid4().hex,
         document_parameter=to_parameter(key.document_id),
@@ -411,6 +432,27 @@ def _as_shown(form: Mapping[str, Any]) -> tuple[float, int]:
         raise Misuse("the form is not as the page made it; load it again") from None
 
 
+def _last_action(desk: Desk, person: Person) -> LastAction | None:
+    """Return the person's last action that can be taken back; a comment is none."""
+    request = desk.ledger.reviews.last_request(person.name)
+    if request is None:
+        return None
+    # An action of many items is read once: nothing is added to it later.
+    key = ("action", request)
+    return desk.kept.get(key, lambda: _read_action(desk, request), _ACTION_S)
+
+
+def _read_action(desk: Desk, request: str) -> LastAction:
+    done = desk.ledger.reviews.action(request)
+    decisions = [each for each in done if each.decision != COMMENT]
+    first = decisions[0]
+    subject = first.document_id
+    if len(decisions) > 1:
+        subject = f"{len(decisions):,} items"
+    word = _SHORT_PAST.get(first.decision, first.decision)
+    return LastAction(request=request, subject=subject, word=word)
+
+
 def _notice(desk: Desk, request: Request, person: Person) -> Notice | None:
     """Return what the person's last action did, as the address names it."""
     done = desk.ledger.reviews.action(request.query_params.get("done", ""))
@@ -433,6 +475,7 @@ def _notice(desk: Desk, request: Request, person: Person) -> Notice | None:
     return Notice(text=text)
 
 
+_SHORT_PAST = {"again": "sent again"}
 _PAST = {
     "again": "sent again with the next `tierwise retry`",
     "commented": "comment added",

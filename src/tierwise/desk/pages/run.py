@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -66,7 +66,7 @@ def run_page(
     request: Request,
     person: Viewer,  # noqa: ARG001
     run_id: str,
-    status: Status | None = None,
+    status: Status | Literal[""] = "",  # the form sends an empty one for any
     find: Annotated[str, Query(max_length=300)] = "",
     after: Annotated[str, Query(max_length=5000)] = "",
 ) -> Response:
@@ -75,7 +75,7 @@ def run_page(
     summary = summary_of(desk, run)
     documents = desk.ledger.overview.documents(
         run.id,
-        status=status,
+        status=status or None,
         part_of_id=find,
         after=from_parameter(after),
         limit=_DOCUMENTS_ON_PAGE + 1,

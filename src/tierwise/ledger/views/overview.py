@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 StepCounts = Mapping[str, Mapping[Status, int]]
 # What a model was asked for; an outcome comes from `used` alone.
 Role = Literal["used", "shadow", "judge"]
+# The first of these that an outcome of a document has is the status of the whole document.
+_WORST_FIRST: tuple[Status, ...] = ("deferred", "rejected", "waiting", "accepted")
 _Group = tuple[str, int, str, str, str, str]
 _AT_ONCE = 500  # runs in one query
 _SLOW_S = 0.2
@@ -88,14 +90,16 @@ class LabelCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentRow:
-    """One document of a run in a list. `sensitivity` is the strictest of its outcomes."""
+    """One document of a run in a list.
+
+    `sensitivity_rank` is that of its strictest outcome. `status` is the document's as a whole: it is
+    accepted where an outcome is, and none is deferred, rejected or waiting.
+    """
 
     document_id: str
     sensitivity_rank: int
     steps: int
-    deferred: int
-    rejected: int
-    waiting: int
+    status: Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,7 +366,7 @@ class Overview:
         after: str = "",
         limit: int = 100,
     ) -> list[DocumentRow]:
-        """Return documents of a run by id, those after an id: all, or those with a status."""
+        """Return documents of a run by id, those after an id: all, or those of a status."""
         o = CURRENT.c
         level = case(
             (o.sensitivity == "public", 0),
@@ -371,17 +375,18 @@ class Overview:
             else_=3,
         )
 
-        def number_of(word: Status) -> Any:
-            return func.sum(case((o.status == word, 1), else_=0))
+        def any_is(word: Status) -> Any:
+            return func.max(case((o.status == word, 1), else_=0)) > 0
 
+        of_document = case(
+            *((any_is(word), word) for word in _WORST_FIRST), else_="skipped"
+        )
         query = (
             select(
                 o.document_id,
                 func.max(level).label("level"),
                 func.count().label("steps"),
-                number_of("deferred").label("deferred"),
-                number_of("rejected").label("rejected"),
-                number_of("waiting").label("waiting"),
+                of_document.label("status"),
             )
             .where(o.run_id == run_id, o.document_id > after)
             .group_by(o.document_id)
@@ -391,16 +396,14 @@ class Overview:
         if part_of_id:
             query = query.where(o.document_id.contains(part_of_id, autoescape=True))
         if status is not None:
-            query = query.having(number_of(status) > 0)
+            query = query.having(of_document == status)
         with self._database.reading() as connection:
             return [
                 DocumentRow(
                     document_id=row.document_id,
                     sensitivity_rank=row.level,
                     steps=row.steps,
-                    deferred=int(row.deferred),
-                    rejected=int(row.rejected),
-                    waiting=int(row.waiting),
+                    status=row.status,
                 )
                 for row in connection.execute(query)
             ]

@@ -757,20 +757,23 @@ def _documents(run_ids: list[str]) -> _Query:
             any_is("accepted").label("accepted"),
             any_is("deferred").label("deferred"),
             any_is("waiting").label("in_batches"),
+            any_is("rejected").label("rejected"),
         )
         .where(CURRENT.c.run_id.in_(run_ids))
         .group_by(CURRENT.c.run_id, CURRENT.c.document_id)
         .subquery()
     )
+    # All are 1 or 0: accepted somewhere, and deferred, waiting or rejected nowhere.
+    open_or_refused = (one.c.deferred, one.c.in_batches, one.c.rejected)
+    accepted: ColumnElement[int] = one.c.accepted
+    for other in open_or_refused:
+        accepted = accepted * (1 - other)
     return select(
         one.c.run_id,
         func.count().label("documents"),
         func.sum(one.c.deferred).label("deferred"),
         func.sum(one.c.in_batches).label("in_batches"),
-        # All are 1 or 0: accepted somewhere, and deferred or waiting nowhere.
-        func.sum(one.c.accepted * (1 - one.c.deferred) * (1 - one.c.in_batches)).label(
-            "accepted"
-        ),
+        func.sum(accepted).label("accepted"),
     ).group_by(one.c.run_id)
 
 
