@@ -293,6 +293,17 @@ def test_a_changed_prompt_of_the_same_version_is_another_variant(
         assert later.name in viewer
 
 
+def test_one_document_is_a_document(tmp_path: Path) -> None:
+    with opened(tmp_path) as office:
+        office.made()
+        office.run(documents(1))
+    with desk_at(tmp_path) as served:
+        for person in (served.signed_in("viewer"), served.signed_in("reviewer")):
+            text = text_of(person.get("/compare").text)
+            assert "1 document" in text
+            assert "1 documents" not in text
+
+
 def test_viewers_compare_nothing_and_wrong_forms_are_refused(desk: ServedDesk) -> None:
     viewer = desk.signed_in("viewer", "vic")
     assert viewer.get("/compare").status_code == 200
