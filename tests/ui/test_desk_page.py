@@ -202,6 +202,67 @@ def test_every_page_fits_its_screen(
                 page.screenshot(path=str(file), full_page=True)
 
 
+LONG_MODELS = tuple(
+    f"accounts/some-provider/models/a-model-with-a-long-name-{number}b-instruct"
+    for number in (8, 70)
+)
+LONG_REASON = "the evidence 'we never got the parcel that was sent' is not in the text"
+
+
+@pytest.fixture
+def desk_of_long_names(tmp_path: Path) -> Iterator[ServedDesk]:
+    """A desk with a document whose models have long names, and gave answers to compare."""
+    models = (model(name, "http://127.0.0.1:1") for name in ("small", "large"))
+    root = make_project(tmp_path / "project", *models)
+    document = Document(id="a.txt", text=LETTER, sensitivity="internal")
+
+    async def story(ledger: Ledger) -> None:
+        for name in LONG_MODELS:
+            made = attempt(
+                **{**SMALL, "model": name},
+                document_hash=document.hash,
+                text="an answer",
+                prompt="a_prompt_with_a_long_name v12",
+            )
+            await ledger.settle("long", made, None)
+            verdicts = (Verdict("a_check_of_ones_own", False, LONG_REASON),)
+            await ledger.record_verdicts("long", made.id, verdicts)
+        outcome = Outcome(step="classify", status="deferred", cause="failed_checks")
+        outcome = replace(outcome, sensitivity="internal")
+        await ledger.record_outcome("long", document, outcome)
+
+    with Ledger.open(root=root) as ledger:
+        ledger.start_run(replace(RUN, id="long"))
+        put(story(ledger))
+        ledger.retention.keep([document])
+    with desk_at(root) as served:
+        yield served
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_fit_the_screen(
+    browser: Any, desk_of_long_names: ServedDesk, width: int, images: Path | None
+) -> None:
+    desk = desk_of_long_names
+    with opened(browser, desk, viewport={"width": width, "height": 900}) as page:
+        for name, path in (
+            ("compare", "/compare"),
+            ("document", document_path("long", "a.txt")),
+        ):
+            page.goto(desk.url + path)
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, path
+            if images is not None:
+                page.screenshot(path=str(images / f"long-{name}-{width}.png"))
+        # On a wide screen the attempts' table is whole: nothing of its last column is cut.
+        if width > 1000:
+            is_whole = page.evaluate(
+                "[...document.querySelectorAll('.outcome .scroll')]"
+                ".every((each) => each.scrollWidth <= each.clientWidth)"
+            )
+            assert is_whole
+
+
 def test_the_quotes_are_marked_in_the_text(browser: Any, desk: ServedDesk) -> None:
     with opened(browser, desk) as page:
         page.goto(desk.url + PAGES[3])
