@@ -65,6 +65,7 @@ def test_a_json_file_without_rows_is_one_document(tmp_path: Path) -> None:
         ("[]", {"rows_at": "."}, "no rows"),
         ('{"a": [{"text": "x"}], "b": [{"text": "y"}]}', {}, "a, b"),
         ('{"a": [{"text": "x"}]}', {"rows_at": "b.c"}, "at: a"),
+        ('{"a": [{"text": "x"}]}', {"rows_at": "a.²"}, "at: a"),
         ('{"a": 1}', {"tables": "rows"}, "rows_at"),
         ("\0\x01\x02", {}, "binary"),
     ],

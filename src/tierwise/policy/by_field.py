@@ -126,7 +126,7 @@ def field_chains(
             continue
         yield FieldChain(
             models=tuple(dict.fromkeys((*certificate.models, last))),
-            keeps={model: keeps[model] for model in certificate.keeps},
+            keeps={model: keeps.get(model, {}) for model in certificate.keeps},
             cost=certificate.cost(catalog),
             left=1 - (certificate.coverage or 0.0),
             evidence=f"{' > '.join(certificate.models)}: {certificate.proof}",

@@ -73,7 +73,7 @@ def _points(series: Any, kinds: tuple[str, ...]) -> dict[int, str]:
             place = point.get("idx", "")
             value = " ".join(_text(each) for each in _all(point, "v"))
             if value and number < _MOST_POINTS:
-                at = int(place) if place.isdigit() else number
+                at = int(place) if place.isdecimal() else number
                 found.setdefault(at, []).append(as_shown(value))
     return {place: " ".join(values) for place, values in found.items()}
 

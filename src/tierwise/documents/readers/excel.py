@@ -148,7 +148,7 @@ def _scan(xml: bytes, sheet: Sheet) -> None:
         elif tag == "row":
             if (
                 element.get("hidden") in ("1", "true")
-                and element.get("r", "").isdigit()
+                and element.get("r", "").isdecimal()
             ):
                 sheet.hidden_rows.add(int(element.get("r")))
             element.clear()

@@ -189,7 +189,7 @@ class _Writer:
             return
         if name == "h":
             level = _get(element, "outline-level")
-            marks = "#" * min(int(level) if level.isdigit() else 1, 6)
+            marks = "#" * min(int(level) if level.isdecimal() else 1, 6)
             self._paragraph(element, f"{marks} ")
         elif name == "p":
             self._paragraph(element, prefix)
@@ -342,7 +342,7 @@ def _inline(element: Any) -> str:
         name = _local(child)
         if name == "s":
             number = _get(child, "c")
-            spaces = int(number) if number.isdigit() else 1
+            spaces = int(number) if number.isdecimal() else 1
             pieces.append(" " * min(spaces, _MOST_SPACES))
         elif name == "tab":
             pieces.append("\t")
@@ -476,4 +476,4 @@ def _add_shapes(element: Any, sheet: Sheet, archive: _Archive) -> None:
 
 
 def _number(text: str) -> int:
-    return max(1, int(text)) if text.isdigit() else 1
+    return max(1, int(text)) if text.isdecimal() else 1

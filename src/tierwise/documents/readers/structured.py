@@ -123,7 +123,7 @@ def _at(root: Any, path: str) -> Any:
     for name in path.strip("/").split(separator):
         if isinstance(value, dict) and name in value:
             value = value[name]
-        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
             value = value[int(name)]
         else:
             return None

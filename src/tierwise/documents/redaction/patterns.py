@@ -168,7 +168,7 @@ def _is_long_number(text: str) -> bool:
 
 def _has_luhn_checksum(number: str) -> bool:
     """Return True if Luhn's checksum is right, as it is for every payment card."""
-    digits = [int(character) for character in number if character.isdigit()]
+    digits = [int(character) for character in number if character.isdecimal()]
     digits.reverse()
     total = sum(digits[::2])
     for digit in digits[1::2]:
