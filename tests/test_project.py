@@ -16,6 +16,7 @@ from tierwise.project import Project
 HERE = "http://127.0.0.1:9"
 PROMPTS = [
     "actions",
+    "category",
     "classify",
     "digest",
     "draft",
@@ -23,6 +24,8 @@ PROMPTS = [
     "judge",
     "minutes",
     "notes",
+    "receipt",
+    "spending",
     "summarize",
 ]
 

@@ -23,6 +23,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "labels": ["billing", "praise"],
         "descriptions": {"billing": "money", "praise": "thanks"},
     },
+    "category": {"labels": ["travel"], "descriptions": {"travel": "a journey"}},
+    "receipt": {},
     "summarize": {"max_words": 40, "part": None},
     "extract": {"fields": {"term": "how long it runs"}},
     "draft": {"sender": "the team", "max_words": 110},
@@ -35,6 +37,7 @@ DERIVED: dict[
 ] = {  # those that see the outcomes of earlier steps in the document's place
     "digest": {"queries": ["What is open?"], "max_words": 100},
     "minutes": {"max_words": 200},
+    "spending": {"max_words": 60},
 }
 TOPIC = Outcome(
     step="classify",
@@ -45,6 +48,7 @@ MEETING = {
     "notes": {"notes": ["The text."]},
     "digest": {"summary": "The text.", "answers": []},
     "actions": {"decisions": [{"quote": "q", "what": "The text."}], "actions": []},
+    "policy": {"findings": []},
 }
 TOKENS = [
     "<|im_end|>",
