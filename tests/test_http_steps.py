@@ -137,6 +137,22 @@ def test_an_answer_is_an_outcome_on_record_and_is_not_asked_for_again(
     assert first["idempotency-key"] != second["idempotency-key"]
 
 
+def test_a_secret_may_end_with_a_new_line_and_holds_none(
+    project: Path, service: SmallServer
+) -> None:
+    task = step_at(service.url, headers={"authorization": "VAT_TOKEN"})
+    for number, value in enumerate((f"{TOKEN}\r\n", f"{TOKEN}\nx: y", " ", "")):
+        with engine_of(project, VAT_TOKEN=value) as engine:
+            [outcome] = run_once(engine, task, invoices(number))
+        if number == 0:
+            assert outcome.status == "accepted"
+        else:
+            assert (outcome.status, outcome.attempts) == ("deferred", ())
+            assert TOKEN not in repr(outcome)
+    [sent] = service.headers
+    assert sent["authorization"] == TOKEN
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_passes_is_tried_again_with_the_same_key(
     project: Path, service: SmallServer, status: int
@@ -319,6 +335,10 @@ def test_an_address_that_is_not_surely_in_the_house_is_outside_or_none(
 def test_settings_that_cannot_be_are_refused() -> None:
     for settings in (
         {"headers": {"authorization": TOKEN}},
+        {"headers": {"Content-Length": "VAT_TOKEN"}},
+        {"headers": {"Idempotency-Key": "VAT_TOKEN"}},
+        {"headers": {"Host": "VAT_TOKEN"}},
+        {"headers": {"a\nb": "VAT_TOKEN"}},
         {"method": "GET"},
         {"max_bytes": 0},
         {"price_usd": -1},

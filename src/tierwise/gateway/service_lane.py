@@ -46,7 +46,10 @@ class ServiceLane:
     async def complete(self, call: Call, own: HttpCall) -> Reply:
         """Return a service's answer. Raises CallError."""
         work = own.work
-        secrets = {name: self._env.get(name, "") for name in work.headers.values()}
+        # A file that a secret was read from often ends with a new line.
+        secrets = {
+            name: self._env.get(name, "").strip() for name in work.headers.values()
+        }
         headers = {
             "content-type": "application/json",
             "accept": "application/json",

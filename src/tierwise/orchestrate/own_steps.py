@@ -19,6 +19,14 @@ from tierwise.steps.step import Correct, Stakes, Step
 T = TypeVar("T", bound=BaseModel)
 Function = Callable[..., Any]
 _VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+_HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+# Headers of every request: another value would break it, or its promise to be sent once.
+_OWN_HEADERS = frozenset(
+    {
+        *("host", "content-length", "content-encoding", "transfer-encoding"),
+        *("connection", "te", "trailer", "upgrade", "expect", "idempotency-key"),
+    }
+)
 
 
 @overload
@@ -155,6 +163,11 @@ def http_step(
     if body is not None and not callable(body):
         raise Misuse(f"{name}: body takes a function of a document")
     for header, variable in (headers or {}).items():
+        if not _HEADER_NAME.fullmatch(header) or header.lower() in _OWN_HEADERS:
+            raise Misuse(
+                f"{name}: headers cannot have {header!r}, which is no header's name, or one that "
+                "each request has by itself"
+            )
         if not _VARIABLE_NAME.fullmatch(variable):
             raise Misuse(
                 f"{name}: headers names an environment variable for {header}, such as "

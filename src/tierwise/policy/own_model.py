@@ -102,6 +102,9 @@ def missing_for(
     unset = unset_variables(own, env)
     if unset:
         return f"set {' and '.join(unset)}"
+    for name in own.headers.values():
+        if not env[name].strip().isprintable():
+            return f"{name} holds a line break or another character that no header may have"
     return fault_of(replace(own, url=fill_variables(own.url, env)), tiers)
 
 
@@ -109,7 +112,7 @@ def unset_variables(own: OwnWork, env: Mapping[str, str]) -> tuple[str, ...]:
     """Return the variables that a service needs and that are not set; `A|B` means either."""
     if isinstance(own, FunctionWork):
         return ()
-    headers = [name for name in own.headers.values() if not env.get(name)]
+    headers = [name for name in own.headers.values() if not env.get(name, "").strip()]
     return tuple(dict.fromkeys([*missing_variables(own.url, env), *headers]))
 
 
