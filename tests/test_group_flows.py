@@ -196,6 +196,37 @@ def test_a_watched_folder_gives_whole_groups_and_members_wait_for_theirs(
     assert list((project / "in").iterdir()) == []
 
 
+@flow(name="folder", task_runner=task_runner())
+def by_word(
+    out: Path = Path("out"), done: Path | None = None, only_new: bool = False
+) -> Any:
+    with recorded_run(budget_usd=1) as run:
+        letters = read_documents(
+            Path("in"), sensitivity="internal", done=done, only_new=only_new
+        )
+        groups = group_by(
+            letters, lambda letter: "order" if "order" in letter.text else "other"
+        )
+        write_documents(summarize.map(groups, max_words=40), out)
+    return run.summary()
+
+
+def test_documents_may_be_grouped_before_any_step(
+    prefect_server: str, project: Path, standin: Standin, terminal: Terminal
+) -> None:
+    """They are on record with their group: done with it, explained, and moved."""
+    assert by_word(only_new=True).run.documents == 5 + 2
+    assert standin.count == 2
+    assert by_word(only_new=True).run.documents == 0
+    [of_member] = json.loads(terminal("explain", "3.txt", "--json", cwd=project).out)
+    assert of_member["groups"] == ["group/order"]
+    put(project / "in/6.txt", "They wrote this as an order, too.")
+    by_word(done=Path("done"))
+    assert list((project / "in").iterdir()) == []
+    assert standin.count == 3
+    assert terminal("audit", "verify", cwd=project).code == 0
+
+
 GROUPED = """
 from pathlib import Path
 

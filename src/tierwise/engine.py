@@ -552,7 +552,8 @@ class Engine:
         """Record groups with their members, and return them.
 
         A group that waits has the outcome of `group_by` that says why. That of any other is on
-        record alone: it is no answer that later steps look at.
+        record alone: it is no answer that later steps look at. A member that no step has seen is
+        put on record, too: without an outcome, nothing would know that it was read.
         """
         started = [group for group, _ in groups]
         self.ledger.groups.record(run.id, started)
@@ -565,6 +566,12 @@ class Engine:
                 )
                 for group in started
             ]
+            for group, members in groups:
+                recordings += [
+                    self.ledger.record_outcome(run.id, member, _seated(member, group))
+                    for member in members
+                    if not member.outcomes
+                ]
             await asyncio.gather(*recordings)
 
         self._portal.call(record_all)
@@ -869,6 +876,16 @@ def _grouped(group: Document) -> Outcome:
         status="accepted",
         value={"members": [member.id for member in group.members]},
         sensitivity=group.sensitivity,
+    )
+
+
+def _seated(member: Document, group: Document) -> Outcome:
+    """Return the outcome of a document that went into a group before any step."""
+    return Outcome(
+        step=GROUP_BY,
+        status="accepted",
+        value={"group": group.id},
+        sensitivity=member.strictest,
     )
 
 
