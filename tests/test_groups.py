@@ -161,6 +161,7 @@ def test_what_is_in_no_group_is_on_record(root: Path) -> None:
         rows = list(run.engine.ledger.runs.outcomes(run.id, step="group_by"))
     found = {row.document_id: (row.outcome.status, row.outcome.cause) for row in rows}
     assert found == {
+        "1.txt": ("accepted", None),  # no step has seen it
         "2.txt": ("skipped", "condition"),
         "3.txt": ("skipped", "earlier_step"),
         "group/ACME": ("accepted", None),
