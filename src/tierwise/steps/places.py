@@ -132,9 +132,12 @@ def boxes_of(page: PageWords, start: int, end: int) -> tuple[Box, ...]:
 
 
 def _is_same_line(one: Box, other: Box) -> bool:
-    common = min(one[3], other[3]) - max(one[1], other[1])
-    lower = min(one[3] - one[1], other[3] - other[1])
-    return common >= _SAME_LINE * lower
+    """Return True if two boxes share most of the lower one's height."""
+    _, top, _, bottom = one
+    _, other_top, _, other_bottom = other
+    shared = min(bottom, other_bottom) - max(top, other_top)
+    lower_height = min(bottom - top, other_bottom - other_top)
+    return shared >= _SAME_LINE * lower_height
 
 
 def _around(one: Box, other: Box) -> Box:
